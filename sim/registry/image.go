@@ -1,0 +1,230 @@
+package registry
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// PutImage puts an image into the registry under a reference such as "quay.io/os/base:4.18", with no request and no
+// journal entry, whatever accounts and quotas say. It returns the digest ("sha256:…").
+func (r *Registry) PutImage(ref string, img v1.Image) (string, error) {
+	c, err := load(img)
+	if err != nil {
+		return "", fmt.Errorf("put image %s: %w", ref, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h, route, err := r.reference(ref)
+	if err != nil {
+		return "", fmt.Errorf("put image %s: %w", ref, err)
+	}
+	needs, err := references(c.manifest, string(c.mediaType))
+	if err != nil {
+		return "", fmt.Errorf("put image %s: %w", ref, err)
+	}
+	for _, digest := range slices.Sorted(maps.Keys(c.blobs)) {
+		h.blobs.put(route.repository, digest, c.blobs[digest])
+	}
+	request := internal(http.MethodPut, route.repository, route.reference)
+	request.Header.Set("Content-Type", string(c.mediaType))
+	a := h.serve(request, c.manifest)
+	if a.status != http.StatusCreated {
+		return "", fmt.Errorf("put image %s: %d %s", ref, a.status, strings.TrimSpace(a.body.String()))
+	}
+	digest := a.header.Get("Docker-Content-Digest")
+	h.index(route, digest, needs)
+	return digest, nil
+}
+
+// Image returns an image as it is now, with no request and no journal entry. It stays readable when it is deleted.
+func (r *Registry) Image(ref string) (v1.Image, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h, route, err := r.reference(ref)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", ref, err)
+	}
+	a := h.serve(internal(http.MethodGet, route.repository, route.reference), nil)
+	if a.status != http.StatusOK {
+		return nil, fmt.Errorf("image %s: %w", ref, errNotFound)
+	}
+	c := &contents{
+		manifest:  a.body.Bytes(),
+		mediaType: types.MediaType(a.header.Get("Content-Type")),
+		blobs:     map[string][]byte{},
+	}
+	for digest, info := range h.repositories[route.repository].manifests[a.header.Get("Docker-Content-Digest")] {
+		if info.content {
+			c.blobs[digest] = h.blobs.content[digest]
+		}
+	}
+	img, err := c.image()
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", ref, err)
+	}
+	return img, nil
+}
+
+var errNotFound = fmt.Errorf("manifest unknown")
+
+// Tags returns the tags of a repository, named host/path, sorted.
+func (r *Registry) Tags(repository string) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h, path, err := r.locate(repository)
+	if err != nil || h.repositories[path] == nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(h.repositories[path].tags))
+}
+
+// Delete removes a tag, or a digest with its tags, with no request and no journal entry.
+func (r *Registry) Delete(ref string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h, route, err := r.reference(ref)
+	if err != nil {
+		return fmt.Errorf("delete %s: %w", ref, err)
+	}
+	if a := h.deleteManifest(internal(http.MethodDelete, route.repository, route.reference), route); a.status != http.StatusAccepted {
+		return fmt.Errorf("delete %s: %w", ref, errNotFound)
+	}
+	return nil
+}
+
+func (r *Registry) reference(ref string) (*host, route, error) {
+	parsed, err := name.ParseReference(ref)
+	if err != nil {
+		return nil, route{}, err
+	}
+	h := r.hosts[parsed.Context().RegistryStr()]
+	if h == nil {
+		return nil, route{}, fmt.Errorf("no registry %s", parsed.Context().RegistryStr())
+	}
+	return h, route{manifest, parsed.Context().RepositoryStr(), parsed.Identifier()}, nil
+}
+
+// locate finds a repository that is named host/path.
+func (r *Registry) locate(repository string) (*host, string, error) {
+	host, path, _ := strings.Cut(repository, "/")
+	h := r.hosts[canonicalHost(host)]
+	if h == nil {
+		return nil, "", fmt.Errorf("no registry %s", host)
+	}
+	return h, path, nil
+}
+
+func (r *Registry) key(repository string) string {
+	host, path, _ := strings.Cut(repository, "/")
+	return canonicalHost(host) + "/" + path
+}
+
+// Copy reads an image whole, so that the copy needs no registry any more. The bytes, and so the digest, are the same.
+func Copy(img v1.Image) (v1.Image, error) {
+	c, err := load(img)
+	if err != nil {
+		return nil, fmt.Errorf("copy image: %w", err)
+	}
+	return c.image()
+}
+
+// contents are the bytes of an image.
+type contents struct {
+	manifest  []byte
+	mediaType types.MediaType
+	config    []byte
+	layers    map[string]types.MediaType
+	blobs     map[string][]byte // config and layers, by digest
+}
+
+func load(img v1.Image) (*contents, error) {
+	c := &contents{blobs: map[string][]byte{}}
+	var err error
+	if c.manifest, err = img.RawManifest(); err != nil {
+		return nil, fmt.Errorf("read manifest: %w", err)
+	}
+	if c.mediaType, err = img.MediaType(); err != nil {
+		return nil, fmt.Errorf("read media type: %w", err)
+	}
+	config, err := img.ConfigName()
+	if err != nil {
+		return nil, fmt.Errorf("read config digest: %w", err)
+	}
+	if c.blobs[config.String()], err = img.RawConfigFile(); err != nil {
+		return nil, fmt.Errorf("read config: %w", err)
+	}
+	layers, err := img.Layers()
+	if err != nil {
+		return nil, fmt.Errorf("read layers: %w", err)
+	}
+	for _, l := range layers {
+		digest, err := l.Digest()
+		if err != nil {
+			return nil, fmt.Errorf("read layer digest: %w", err)
+		}
+		rc, err := l.Compressed()
+		if err != nil {
+			return nil, fmt.Errorf("read layer %s: %w", digest, err)
+		}
+		content, err := io.ReadAll(rc)
+		if closeErr := rc.Close(); err == nil {
+			err = closeErr
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read layer %s: %w", digest, err)
+		}
+		c.blobs[digest.String()] = content
+	}
+	return c, nil
+}
+
+func (c *contents) image() (v1.Image, error) {
+	m, err := v1.ParseManifest(bytes.NewReader(c.manifest))
+	if err != nil {
+		return nil, fmt.Errorf("parse manifest: %w", err)
+	}
+	config, ok := c.blobs[m.Config.Digest.String()]
+	if !ok {
+		return nil, fmt.Errorf("config %s: %w", m.Config.Digest, errNotFound)
+	}
+	c.config = config
+	c.layers = map[string]types.MediaType{}
+	for _, l := range m.Layers {
+		c.layers[l.Digest.String()] = l.MediaType
+	}
+	return partial.CompressedToImage(c)
+}
+
+func (c *contents) RawConfigFile() ([]byte, error)      { return c.config, nil }
+func (c *contents) MediaType() (types.MediaType, error) { return c.mediaType, nil }
+func (c *contents) RawManifest() ([]byte, error)        { return c.manifest, nil }
+func (c *contents) LayerByDigest(h v1.Hash) (partial.CompressedLayer, error) {
+	content, ok := c.blobs[h.String()]
+	if !ok {
+		return nil, fmt.Errorf("layer %s: %w", h, errNotFound)
+	}
+	return layer{h, content, c.layers[h.String()]}, nil
+}
+
+type layer struct {
+	digest    v1.Hash
+	content   []byte
+	mediaType types.MediaType
+}
+
+func (l layer) Digest() (v1.Hash, error)            { return l.digest, nil }
+func (l layer) Size() (int64, error)                { return int64(len(l.content)), nil }
+func (l layer) MediaType() (types.MediaType, error) { return l.mediaType, nil }
+func (l layer) Compressed() (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(l.content)), nil
+}
