@@ -1,0 +1,661 @@
+// Package cluster puts a cluster together: an API server, the controllers, and the world around them.
+//
+// [New] makes the simulated cluster of a topology: in memory, in virtual time, with no dependency. Its parts are those of
+// a real cluster. The processes machine-os-builder and machine-config-controller run the same declarations that ship; the
+// models of kube, the operator's part, the machines with kubelet and machine-config-daemon, build pods, the machine API
+// and the registry stand for what surrounds them. It is ready when all pools are updated and nothing moves any more.
+//
+// Everything that happens goes into the history, from the first object on, with secret values replaced.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	configv1 "github.com/openshift/api/config/v1"
+	machinev1beta1 "github.com/openshift/api/machine/v1beta1"
+	mcfgv1 "github.com/openshift/api/machineconfiguration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/layersim/layersim/controllers/build"
+	"github.com/layersim/layersim/controllers/component"
+	"github.com/layersim/layersim/controllers/drain"
+	"github.com/layersim/layersim/controllers/layering"
+	nodecontroller "github.com/layersim/layersim/controllers/node"
+	"github.com/layersim/layersim/controllers/render"
+	"github.com/layersim/layersim/fixtures"
+	"github.com/layersim/layersim/sim/builder"
+	"github.com/layersim/layersim/sim/fault"
+	"github.com/layersim/layersim/sim/history"
+	"github.com/layersim/layersim/sim/kube"
+	"github.com/layersim/layersim/sim/machine"
+	"github.com/layersim/layersim/sim/node"
+	"github.com/layersim/layersim/sim/registry"
+	"github.com/layersim/layersim/sim/scenario"
+	"github.com/layersim/layersim/sim/store"
+	"github.com/layersim/layersim/sim/world"
+)
+
+// Start is the virtual time at which a simulated cluster comes to life. It is the day of the product documentation's
+// examples.
+var Start = time.Date(2025, 2, 12, 19, 0, 0, 0, time.UTC)
+
+// Capabilities are what a simulated cluster can do that scenarios may ask for by needs.
+var Capabilities = []string{"virtual-time", "held-watches", "crashes", "power"}
+
+// quiet is how long nothing may change until a new cluster counts as being up: longer than a machine takes to boot.
+const quiet = 6 * time.Minute
+
+// The hosts of the world's registry.
+const (
+	InternalRegistry = layering.InternalRegistryService
+	ReleaseRegistry  = "quay.io"
+)
+
+// baseRepository is where the release's operating system image lives.
+const baseRepository = ReleaseRegistry + "/openshift-release-dev/ocp-v4.0-art-dev"
+
+// Options of a simulated cluster.
+type Options struct {
+	Seed uint64
+	// Lag of watches; zero is the default: one event in 16 is held back for up to 2 s.
+	Lag world.Lag
+	// Header opens the history; Cluster, Seed and Start are set here.
+	Header history.Header
+	// Observe, where not nil, sees each record of the history.
+	Observe func(*history.Record)
+	// Break, where not nil, changes the declarations of components before they start. Tests break them with it, to see
+	// checks fail.
+	Break func(*component.Component)
+	// Password, where not nil, is told each password that an account gets.
+	Password func(string)
+}
+
+// Cluster is a simulated cluster.
+type Cluster struct {
+	World    *world.World
+	Store    *store.Store
+	Registry *registry.Registry
+	Fleet    *node.Fleet
+	Faults   *fault.Injector
+	Recorder *history.Recorder
+	// BaseImage is the pull spec of the release's operating system, by digest.
+	BaseImage string
+
+	topology scenario.Topology
+	admin    client.Client
+	accounts map[string]registry.Account
+	serial   int
+	password func(string)
+	columns  map[schema.GroupVersionKind][]apiextensionsv1.CustomResourceColumnDefinition
+}
+
+// Scheme returns the types that a cluster knows.
+func Scheme() (*runtime.Scheme, error) {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{
+		clientgoscheme.AddToScheme, apiextensionsv1.AddToScheme, mcfgv1.Install, machinev1beta1.Install,
+	} {
+		if err := add(s); err != nil {
+			return nil, fmt.Errorf("make scheme: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// New makes a cluster and brings it up. It returns when the cluster is at rest.
+func New(t scenario.Topology, o Options) (*Cluster, error) {
+	scheme, err := Scheme()
+	if err != nil {
+		return nil, err
+	}
+	if o.Lag == (world.Lag{}) {
+		o.Lag = world.Lag{OneIn: 16, Most: 2 * time.Second}
+	}
+	clock := world.NewClock(Start)
+	o.Header.Cluster, o.Header.Seed, o.Header.Start = "sim", o.Seed, Start
+	c := &Cluster{
+		topology: t, password: o.Password,
+		Store:    store.New(store.Options{Clock: clock, Scheme: scheme, Seed: o.Seed}),
+		accounts: map[string]registry.Account{},
+		columns:  map[schema.GroupVersionKind][]apiextensionsv1.CustomResourceColumnDefinition{},
+	}
+	c.Recorder = &history.Recorder{History: &history.History{Header: o.Header}, Now: clock.Elapsed, Revision: c.Store.Revision, Observe: o.Observe}
+	c.observeStore(history.NewRedactor(o.Seed))
+	repositories := builder.DefaultRepositories()
+	c.Faults = &fault.Injector{Recorder: c.Recorder, Repositories: newRepositories(repositories)}
+	c.World = world.New(world.Options{
+		Store: c.Store, Clock: clock, Seed: o.Seed, Recorder: c.Recorder, Lag: o.Lag, Hold: c.Faults.Hold,
+		Hooks: &world.Hooks{Before: c.Faults.Before, After: c.Faults.After},
+	})
+	c.Faults.Later = func(d time.Duration, f func()) { c.World.After(d, f) }
+	c.admin = c.Store.Client(store.ClientOptions{Author: "admin"})
+	if err := c.makeRegistry(clock); err != nil {
+		return nil, err
+	}
+	keychain, err := registry.Keychain(corev1.SecretTypeDockerConfigJson, map[string][]byte{
+		corev1.DockerConfigJsonKey: registry.DockerConfigJSON(ReleaseRegistry, c.accounts["installer"])})
+	if err != nil {
+		return nil, fmt.Errorf("installer's credentials: %w", err)
+	}
+	c.Fleet = node.NewFleet(node.FleetOptions{
+		InstallKeychain: keychain,
+		Clock:           clock, Transport: c.Registry.Transport, Seed: o.Seed,
+		Observe: func(n history.Node) { c.observeMachine(n) },
+		Wake:    c.World.Wake, Before: c.Faults.Node,
+		Durations: node.Durations{MonitorGrace: -1}, // node-lifecycle sees to it
+	})
+	c.Faults.PowerOff, c.Faults.PowerOn = c.power(false), c.power(true)
+	if err := c.start(repositories, o.Break); err != nil {
+		return nil, err
+	}
+	if err := c.install(); err != nil {
+		return nil, err
+	}
+	if err := c.Rest(quiet, 3*time.Hour); err != nil {
+		return nil, fmt.Errorf("bring up cluster %s: %w", t.Name, err)
+	}
+	return c, c.ready()
+}
+
+// observeStore records revisions and refused writes.
+func (c *Cluster) observeStore(redactor *history.Redactor) {
+	c.Store.OnChange(func(change *store.Change) {
+		r := history.Change{
+			Author: change.Author, Verb: change.Verb, Subresource: change.Subresource, GVK: change.GVK,
+			Namespace: change.Namespace, Name: change.Name,
+		}
+		if change.Old != nil {
+			r.Old = redactor.Object(change.Old.Unstructured())
+		}
+		if change.New != nil {
+			r.New = redactor.Object(change.New.Unstructured())
+		}
+		c.Recorder.Add(history.Record{Revision: change.Revision, Change: &r})
+	})
+	c.Store.OnRefused(func(r *store.Request, err error) {
+		refused := history.Request{
+			Author: r.Author, Verb: r.Verb, Subresource: r.Subresource, GVK: r.GVK, Namespace: r.Namespace, Name: r.Name,
+			Code: 500, Message: err.Error(), Reason: string(apierrors.ReasonForError(err)),
+		}
+		var status apierrors.APIStatus
+		if errors.As(err, &status) {
+			refused.Code = status.Status().Code
+		}
+		c.Recorder.Add(history.Record{Request: &refused})
+	})
+}
+
+func (c *Cluster) observeMachine(n history.Node) {
+	c.Recorder.Add(history.Record{Node: &n})
+	if n.Event == "notready" {
+		c.World.Wake("node-lifecycle", kube.NodeKey(n.Node)) // a heartbeat that fails to come is no event of the API
+	}
+}
+
+func (c *Cluster) observePod(p history.Pod) {
+	c.Recorder.Add(history.Record{Pod: &p})
+	if p.ExitCode != 0 {
+		c.Faults.BuildFailed(p.Name, p.Log)
+	}
+}
+
+// makeRegistry makes the registry with the release's image and the topology's accounts.
+func (c *Cluster) makeRegistry(clock *world.Clock) error {
+	c.Registry = registry.New(registry.Options{
+		Hosts:   []string{InternalRegistry, ReleaseRegistry},
+		Observe: func(r history.Registry) { c.Recorder.Add(history.Record{Registry: &r}) },
+	})
+	c.Registry.SetHook(c.Faults.Answer)
+	c.Registry.SetErrorHook(c.Faults.Reach)
+	image, err := builder.BaseImage(builder.BaseOptions{})
+	if err != nil {
+		return fmt.Errorf("make base image: %w", err)
+	}
+	digest, err := c.Registry.PutImage(baseRepository+":418.94", image)
+	if err != nil {
+		return fmt.Errorf("put base image: %w", err)
+	}
+	c.BaseImage = baseRepository + "@" + digest
+	c.setAccount(scenario.Account{Name: "installer", Pull: []string{"*"}})
+	for _, a := range c.topology.Accounts {
+		c.setAccount(a)
+	}
+	return nil
+}
+
+// start starts all processes.
+func (c *Cluster) start(repositories *builder.Repositories, sabotage func(*component.Component)) error {
+	processes := []struct {
+		name       string
+		replicas   int
+		components []component.Component
+	}{
+		{"kube", 1, kube.Components(kube.Options{Heartbeat: c.Fleet.Heartbeat})},
+		{"machine-config-operator", 1, []component.Component{newOperator()}},
+		{"machine-config-controller", c.topology.Controllers, []component.Component{
+			render.New(render.Options{}), nodecontroller.New(nodecontroller.Options{}), drain.New(drain.Options{})}},
+		{"machine-os-builder", c.topology.Builders, []component.Component{
+			build.New(build.Options{Transport: c.Registry.Transport("machine-os-builder")})}},
+		{"node-agents", 1, c.Fleet.Components(node.ComponentOptions{Machines: true})},
+		{"build-pods", 1, []component.Component{builder.New(builder.Options{
+			Transport: c.Registry.Transport, Repositories: repositories, Before: c.Faults.Build,
+			Observe: c.observePod})}},
+		{"machine-api", 1, []component.Component{machine.New(machine.Options{Boot: c.boot, Remove: c.remove})}},
+	}
+	if err := c.installAPI(); err != nil {
+		return err
+	}
+	for _, p := range processes {
+		if sabotage != nil {
+			for n := range p.components {
+				sabotage(&p.components[n])
+			}
+		}
+		if _, err := c.World.Start(p.name, p.replicas, p.components...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// installAPI creates namespaces and CRDs.
+func (c *Cluster) installAPI() error {
+	crds, err := fixtures.CRDs()
+	if err != nil {
+		return err
+	}
+	for _, crd := range crds {
+		for _, v := range crd.Spec.Versions {
+			gvk := schema.GroupVersionKind{Group: crd.Spec.Group, Version: v.Name, Kind: crd.Spec.Names.Kind}
+			c.columns[gvk] = v.AdditionalPrinterColumns
+		}
+		if err := c.create(crd.DeepCopy()); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{"default", "kube-system", "openshift-config", layering.Namespace, "openshift-machine-api", "openshift-image-registry"} {
+		if err := c.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Columns returns the printer columns of a kind.
+func (c *Cluster) Columns(gvk schema.GroupVersionKind) []apiextensionsv1.CustomResourceColumnDefinition {
+	return c.columns[gvk]
+}
+
+// Columns returns the printer columns of the kinds that CRDs define, for the judgement of saved histories.
+func Columns(gvk schema.GroupVersionKind) []apiextensionsv1.CustomResourceColumnDefinition {
+	crds, err := fixtures.CRDs()
+	if err != nil {
+		return nil
+	}
+	for _, crd := range crds {
+		for _, v := range crd.Spec.Versions {
+			if (schema.GroupVersionKind{Group: crd.Spec.Group, Version: v.Name, Kind: crd.Spec.Names.Kind}) == gvk {
+				return v.AdditionalPrinterColumns
+			}
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) create(o client.Object) error {
+	if err := c.admin.Create(context.Background(), o); err != nil {
+		return fmt.Errorf("create %T %s: %w", o, o.GetName(), err)
+	}
+	return nil
+}
+
+// install creates what an installer and the topology bring.
+func (c *Cluster) install() error {
+	objects := []client.Object{
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: layering.Namespace, Name: layering.BuilderServiceAccount}},
+		&corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Namespace: layering.Namespace, Name: layering.ImagesConfigMap},
+			Data:       map[string]string{"images.json": `{"machineConfigOperator":"` + baseRepository + `@sha256:` + strings.Repeat("0c", 32) + `"}`},
+		},
+		&mcfgv1.ControllerConfig{
+			ObjectMeta: metav1.ObjectMeta{
+				Name:        layering.ControllerConfigName,
+				Annotations: map[string]string{layering.ReleaseImageVersion: "4.18.0", layering.Prefix + "generated-by-version": "layersim"},
+			},
+			Spec: mcfgv1.ControllerConfigSpec{
+				ClusterDNSIP: "172.30.0.10", BaseOSContainerImage: c.BaseImage, OSImageURL: c.BaseImage,
+				KubeAPIServerServingCAData: []byte("simulated"), RootCAData: []byte("simulated"),
+				ImageRegistryBundleUserData: []mcfgv1.ImageRegistryBundle{}, ImageRegistryBundleData: []mcfgv1.ImageRegistryBundle{},
+				Images:       map[string]string{"machineConfigOperator": baseRepository + "@sha256:" + strings.Repeat("0c", 32)},
+				IPFamilies:   mcfgv1.IPFamiliesIPv4,
+				ReleaseImage: "quay.io/openshift-release-dev/ocp-release:4.18.0",
+				PullSecret:   &corev1.ObjectReference{Namespace: globalPullSecret.Namespace, Name: globalPullSecret.Name},
+				Infra: &configv1.Infrastructure{
+					TypeMeta:   metav1.TypeMeta{APIVersion: configv1.GroupVersion.String(), Kind: "Infrastructure"},
+					ObjectMeta: metav1.ObjectMeta{Name: "cluster"},
+					Spec:       configv1.InfrastructureSpec{},
+					Status: configv1.InfrastructureStatus{
+						InfrastructureTopology: configv1.HighlyAvailableTopologyMode, ControlPlaneTopology: configv1.HighlyAvailableTopologyMode,
+						PlatformStatus: &configv1.PlatformStatus{Type: configv1.NonePlatformType},
+					},
+				},
+			},
+		},
+	}
+	for _, role := range []string{layering.MasterPool, layering.WorkerPool} {
+		objects = append(objects, machineConfig(role))
+	}
+	for _, p := range c.topology.Pools {
+		objects = append(objects, pool(p))
+	}
+	for _, o := range objects {
+		if err := c.create(o); err != nil {
+			return err
+		}
+	}
+	if err := c.WriteSecrets(c.topology.Secrets); err != nil {
+		return err
+	}
+	for _, n := range c.topology.Nodes {
+		for i := range max(n.Count, 1) {
+			name := n.Name
+			if n.Count > 1 {
+				name += "-" + strconv.Itoa(i+1)
+			}
+			if err := c.Fleet.Install(node.HostSpec{Name: name, Roles: n.Roles, Zone: n.Zone, BaseImage: c.BaseImage}); err != nil {
+				return err
+			}
+		}
+	}
+	for _, s := range c.topology.MachineSets {
+		if err := c.create(machineSet(s)); err != nil {
+			return err
+		}
+	}
+	for _, w := range c.topology.Workloads {
+		for _, o := range workload(w) {
+			if err := c.create(o); err != nil {
+				return err
+			}
+		}
+	}
+	for _, o := range c.topology.Objects {
+		if err := c.create(o.DeepCopy()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// machineConfig is the configuration that all nodes of a role have.
+func machineConfig(role string) *mcfgv1.MachineConfig {
+	ignition := fmt.Sprintf(`{"ignition":{"version":"3.5.0"},"storage":{"files":[{"path":"/etc/node-role","mode":420,"contents":{"source":"data:,%s"}}]}}`, role)
+	return &mcfgv1.MachineConfig{
+		ObjectMeta: metav1.ObjectMeta{Name: "00-" + role, Labels: map[string]string{layering.MachineConfigRole: role}},
+		Spec:       mcfgv1.MachineConfigSpec{Config: runtime.RawExtension{Raw: []byte(ignition)}},
+	}
+}
+
+// pool is a MachineConfigPool. A custom one has the workers' configuration and its own, as the documentation wants it.
+func pool(p scenario.Pool) *mcfgv1.MachineConfigPool {
+	roles := []string{layering.WorkerPool, p.Name}
+	selector := &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
+		{Key: layering.MachineConfigRole, Operator: metav1.LabelSelectorOpIn, Values: roles}}}
+	if p.Name == layering.WorkerPool || p.Name == layering.MasterPool {
+		selector = &metav1.LabelSelector{MatchLabels: map[string]string{layering.MachineConfigRole: p.Name}}
+	}
+	o := &mcfgv1.MachineConfigPool{
+		ObjectMeta: metav1.ObjectMeta{Name: p.Name},
+		Spec: mcfgv1.MachineConfigPoolSpec{
+			MachineConfigSelector: selector, Paused: p.Paused,
+			NodeSelector: &metav1.LabelSelector{MatchLabels: map[string]string{layering.NodeRolePrefix + p.Name: ""}},
+		},
+	}
+	if p.MaxUnavailable != "" {
+		most := intstr.Parse(p.MaxUnavailable)
+		o.Spec.MaxUnavailable = &most
+	}
+	return o
+}
+
+func workload(w scenario.Workload) []client.Object {
+	labels := map[string]string{"app": w.Name}
+	replicas := int32(w.Replicas)
+	objects := []client.Object{&appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: w.Name, Labels: labels},
+		Spec: appsv1.DeploymentSpec{
+			Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				Spec: corev1.PodSpec{
+					NodeSelector: w.NodeSelector,
+					Containers:   []corev1.Container{{Name: "app", Image: "registry.example.com/app:1"}},
+				},
+			},
+		},
+	}}
+	if w.MinAvailable != "" {
+		least := intstr.Parse(w.MinAvailable)
+		objects = append(objects, &policyv1.PodDisruptionBudget{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: w.Name},
+			Spec:       policyv1.PodDisruptionBudgetSpec{MinAvailable: &least, Selector: &metav1.LabelSelector{MatchLabels: labels}},
+		})
+	}
+	return objects
+}
+
+func machineSet(s scenario.MachineSet) *machinev1beta1.MachineSet {
+	replicas := int32(s.Replicas)
+	labels := map[string]string{"machine.openshift.io/cluster-api-machineset": s.Name}
+	nodeLabels := map[string]string{}
+	for _, r := range s.Roles {
+		nodeLabels[layering.NodeRolePrefix+r] = ""
+	}
+	if s.Zone != "" {
+		nodeLabels[corev1.LabelTopologyZone] = s.Zone
+	}
+	return &machinev1beta1.MachineSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "openshift-machine-api", Name: s.Name},
+		Spec: machinev1beta1.MachineSetSpec{
+			Replicas: &replicas, Selector: metav1.LabelSelector{MatchLabels: labels},
+			Template: machinev1beta1.MachineTemplateSpec{
+				ObjectMeta: machinev1beta1.ObjectMeta{Labels: labels},
+				Spec:       machinev1beta1.MachineSpec{ObjectMeta: machinev1beta1.ObjectMeta{Labels: nodeLabels}},
+			},
+		},
+	}
+}
+
+// boot powers a machine of the machine API on.
+func (c *Cluster) boot(m *machinev1beta1.Machine) error {
+	if c.Fleet.Host(m.Name) != nil {
+		return nil
+	}
+	return c.Fleet.Provision(node.HostSpec{Name: m.Name, Labels: m.Spec.Labels, BaseImage: c.BaseImage})
+}
+
+func (c *Cluster) remove(m *machinev1beta1.Machine) error {
+	c.Fleet.Remove(m.Name)
+	return nil
+}
+
+func (c *Cluster) power(on bool) func(string) {
+	return func(name string) {
+		for _, h := range c.Fleet.Hosts() {
+			if scenario.Match(name, h.Name()) {
+				if on {
+					h.PowerOn()
+				} else {
+					h.PowerOff()
+				}
+			}
+		}
+	}
+}
+
+// setAccount makes an account of the registry with a new password.
+func (c *Cluster) setAccount(a scenario.Account) {
+	c.serial++
+	account := registry.Account{Name: a.Name, Password: fmt.Sprintf("%s-%x", a.Name, c.World.Source(fmt.Sprint("password ", c.serial)).Uint64()),
+		Pull: a.Pull, Push: a.Push}
+	if c.password != nil {
+		c.password(account.Password)
+	}
+	c.accounts[a.Name] = account
+	c.Registry.SetAccount(account)
+}
+
+// Rotate gives an account a new password. What Secrets hold of the old one is worth nothing from now on.
+func (c *Cluster) Rotate(name string) error {
+	a, ok := c.accounts[name]
+	if !ok {
+		return fmt.Errorf("rotate %s: there is no such account", name)
+	}
+	c.setAccount(scenario.Account{Name: a.Name, Pull: a.Pull, Push: a.Push})
+	return nil
+}
+
+// Revoke takes an account from the registry; Restore brings it back with the same password.
+func (c *Cluster) Revoke(name string) error {
+	if _, ok := c.accounts[name]; !ok {
+		return fmt.Errorf("revoke %s: there is no such account", name)
+	}
+	c.Registry.RemoveAccount(name)
+	return nil
+}
+
+// Restore brings a revoked account back.
+func (c *Cluster) Restore(name string) error {
+	a, ok := c.accounts[name]
+	if !ok {
+		return fmt.Errorf("restore %s: there is no such account", name)
+	}
+	c.Registry.SetAccount(a)
+	return nil
+}
+
+// WriteSecrets writes accounts' present credentials into Secrets.
+func (c *Cluster) WriteSecrets(list []scenario.SecretFrom) error {
+	for _, s := range list {
+		if err := c.writeSecret(s); err != nil {
+			return fmt.Errorf("secret %s/%s: %w", s.Namespace, s.Name, err)
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) writeSecret(s scenario.SecretFrom) error {
+	ctx := context.Background()
+	if s.Host == "" {
+		s.Host = InternalRegistry
+	}
+	account, ok := c.accounts[s.Account]
+	if !ok {
+		if s.Account != "" {
+			return fmt.Errorf("there is no account %s", s.Account)
+		}
+		account = registry.Account{Name: "nobody", Password: "nothing"}
+	}
+	secret := &corev1.Secret{}
+	err := c.admin.Get(ctx, client.ObjectKey{Namespace: s.Namespace, Name: s.Name}, secret)
+	if client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	fresh := err != nil
+	if fresh {
+		secret = &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name}, Type: corev1.SecretTypeDockerConfigJson}
+		if strings.Contains(s.Name, "dockercfg") {
+			secret.Type = corev1.SecretTypeDockercfg
+		}
+	}
+	if secret.Type == corev1.SecretTypeDockercfg {
+		secret.Data = map[string][]byte{corev1.DockerConfigKey: registry.DockerCfg(s.Host, account)}
+	} else {
+		secret.Data = map[string][]byte{corev1.DockerConfigJsonKey: registry.DockerConfigJSON(s.Host, account)}
+	}
+	if fresh {
+		return c.admin.Create(ctx, secret)
+	}
+	return c.admin.Update(ctx, secret)
+}
+
+// Client returns a client that writes under a name.
+func (c *Cluster) Client(author string) client.WithWatch {
+	return c.Store.Client(store.ClientOptions{Author: author})
+}
+
+// Transport reaches the registry as a caller.
+func (c *Cluster) Transport(caller string) http.RoundTripper { return c.Registry.Transport(caller) }
+
+// Rest lets the cluster run until nothing has changed for the time quiet, or nothing can happen any more.
+func (c *Cluster) Rest(quiet, within time.Duration) error {
+	seen, last := 0, c.World.Clock.Elapsed()
+	limit := last + within
+	for {
+		outcome, err := c.World.Step()
+		if err != nil {
+			return err
+		}
+		if outcome == world.DeadEnd {
+			return nil
+		}
+		records := c.Recorder.History.Records
+		for ; seen < len(records); seen++ {
+			if Moves(&records[seen]) {
+				last = records[seen].Time
+			}
+		}
+		switch now := c.World.Clock.Elapsed(); {
+		case now-last >= quiet:
+			return nil
+		case now > limit:
+			return fmt.Errorf("not at rest after %s", within)
+		}
+	}
+}
+
+// Moves reports whether a record shows that the cluster is not at rest: an object, a machine or the registry changed.
+// Events and Leases don't count, and neither do errors: a component that fails for ever changes nothing.
+func Moves(r *history.Record) bool {
+	switch r.Kind {
+	case history.KindRevision:
+		return r.Change.GVK.Kind != "Event" && r.Change.GVK.Kind != "Lease"
+	case history.KindNode, history.KindPod, history.KindFault, history.KindStep:
+		return true
+	}
+	return false
+}
+
+// ready checks that all pools are updated.
+func (c *Cluster) ready() error {
+	var pools mcfgv1.MachineConfigPoolList
+	if err := c.admin.List(context.Background(), &pools); err != nil {
+		return err
+	}
+	for _, p := range pools.Items {
+		updated := false
+		for _, condition := range p.Status.Conditions {
+			updated = updated || condition.Type == mcfgv1.MachineConfigPoolUpdated && condition.Status == corev1.ConditionTrue
+		}
+		if !updated && !p.Spec.Paused {
+			return fmt.Errorf("bring up cluster %s: pool %s is not updated: %+v", c.topology.Name, p.Name, p.Status.Conditions)
+		}
+	}
+	return nil
+}

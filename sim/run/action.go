@@ -1,0 +1,224 @@
+package run
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/layersim/layersim/sim/scenario"
+	"github.com/layersim/layersim/sim/world"
+)
+
+// author is the name under which a scenario writes.
+const author = "scenario"
+
+// perform does one action and says what was done.
+func (r *runner) perform(a *scenario.Action) (string, error) {
+	ctx, c := context.Background(), r.cluster
+	switch a.Verb {
+	case "apply", "create":
+		var names []string
+		for _, o := range a.Objects {
+			if err := r.apply(ctx, o, a.Verb == "apply"); err != nil {
+				return "", err
+			}
+			names = append(names, strings.ToLower(o.GetKind())+"/"+o.GetName())
+		}
+		return a.Verb + " " + strings.Join(names, ", "), nil
+	case "rotate":
+		return "rotate account " + a.Account, c.Rotate(a.Account)
+	case "revoke":
+		return "revoke account " + a.Account, c.Revoke(a.Account)
+	case "restore":
+		return "restore account " + a.Account, c.Restore(a.Account)
+	case "secret":
+		var names []string
+		for _, s := range a.Secrets {
+			names = append(names, s.Name)
+		}
+		return "write secret " + strings.Join(names, ", "), c.WriteSecrets(a.Secrets)
+	case "fault":
+		c.Faults.Arm(*a.Fault)
+		return "arm fault " + a.Fault.Name, nil
+	case "heal":
+		for _, name := range a.Names {
+			if err := c.Faults.Heal(name); err != nil {
+				return "", err
+			}
+		}
+		return "heal " + strings.Join(a.Names, ", "), nil
+	case "restart", "stop", "start":
+		return a.Verb + " " + strings.Join(a.Names, ", "), r.processes(a)
+	case "crash":
+		return r.crash(a.Crash)
+	case "write":
+		for _, f := range a.Files {
+			h := c.Fleet.Host(f.Node)
+			if h == nil {
+				return "", fmt.Errorf("there is no machine %s", f.Node)
+			}
+			if f.Content == nil {
+				h.RestoreFile(f.Path)
+			} else {
+				h.WriteFile(f.Path, *f.Content)
+			}
+		}
+		return fmt.Sprintf("write %d files", len(a.Files)), nil
+	case "wait":
+		r.pause = true
+		c.World.Deadline(a.Duration, func() { r.pause = false })
+		return "wait " + a.Duration.String(), nil
+	case "image":
+		return r.registry(a.Registry)
+	}
+	return r.targets(ctx, a)
+}
+
+// apply creates an object, or merges it over the one that is there.
+func (r *runner) apply(ctx context.Context, o *unstructured.Unstructured, merge bool) error {
+	name := strings.ToLower(o.GetKind()) + "/" + o.GetName()
+	cl := r.cluster.Client(author)
+	err := cl.Create(ctx, o.DeepCopy())
+	if !merge || !apierrors.IsAlreadyExists(err) {
+		if err != nil {
+			return fmt.Errorf("create %s: %w", name, err)
+		}
+		return nil
+	}
+	patch, err := json.Marshal(o.Object)
+	if err != nil {
+		return fmt.Errorf("apply %s: %w", name, err)
+	}
+	if err := cl.Patch(ctx, o.DeepCopy(), client.RawPatch(types.MergePatchType, patch)); err != nil {
+		return fmt.Errorf("apply %s: %w", name, err)
+	}
+	return nil
+}
+
+// targets performs the verbs that patch or delete objects.
+func (r *runner) targets(ctx context.Context, a *scenario.Action) (string, error) {
+	cl := r.cluster.Client(author)
+	var done []string
+	for _, t := range a.Targets {
+		gvk, _, ok := scenario.KindOf(t.Kind)
+		if !ok {
+			return "", fmt.Errorf("unknown kind %s", t.Kind)
+		}
+		objects, err := r.find(gvk.Kind, t.Ref)
+		if err != nil {
+			return "", err
+		}
+		if len(objects) == 0 {
+			return "", fmt.Errorf("there is no %s %s", strings.ToLower(t.Kind), t.Name)
+		}
+		for _, o := range objects {
+			name := strings.ToLower(t.Kind) + "/" + o.GetName()
+			if a.Verb == "delete" {
+				err = cl.Delete(ctx, o, client.PropagationPolicy("Background"))
+			} else {
+				var patch []byte
+				if patch, err = json.Marshal(t.Patch); err == nil {
+					err = cl.Patch(ctx, o, client.RawPatch(types.MergePatchType, patch))
+				}
+			}
+			if err != nil {
+				return "", fmt.Errorf("%s %s: %w", a.Verb, name, err)
+			}
+			done = append(done, name)
+		}
+	}
+	return a.Verb + " " + strings.Join(done, ", "), nil
+}
+
+// find returns copies of the objects that a reference names, by name.
+func (r *runner) find(kind string, ref scenario.Ref) ([]*unstructured.Unstructured, error) {
+	gvk, _, ok := scenario.KindOf(kind)
+	if !ok {
+		return nil, fmt.Errorf("unknown kind %s", kind)
+	}
+	var list unstructured.UnstructuredList
+	list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
+	if err := r.cluster.Client(author).List(context.Background(), &list); err != nil {
+		return nil, fmt.Errorf("list %s: %w", kind, err)
+	}
+	var found []*unstructured.Unstructured
+	for n := range list.Items {
+		o := &list.Items[n]
+		if scenario.Match(ref.Name, o.GetName()) && (ref.Namespace == "" || o.GetNamespace() == "" || scenario.Match(ref.Namespace, o.GetNamespace())) {
+			found = append(found, o)
+		}
+	}
+	return found, nil
+}
+
+func (r *runner) processes(a *scenario.Action) error {
+	for _, name := range a.Names {
+		p := r.cluster.World.Process(name)
+		if p == nil {
+			return fmt.Errorf("%s %s: there is no such component; there are %s", a.Verb, name, strings.Join(r.cluster.World.Processes(), ", "))
+		}
+		var err error
+		switch a.Verb {
+		case "restart":
+			err = p.Restart()
+		case "stop":
+			p.Stop()
+		case "start":
+			err = p.StartAgain()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// crash arms a crash. It is accounted for like a fault: one that never happens fails the scenario.
+func (r *runner) crash(c *scenario.Crash) (string, error) {
+	p := r.cluster.World.Process(c.Component)
+	if p == nil {
+		return "", fmt.Errorf("crash %s: there is no such component; there are %s", c.Component, strings.Join(r.cluster.World.Processes(), ", "))
+	}
+	fired := r.cluster.Faults.Track(fmt.Sprintf("crash of %s %s write %d", c.Component, c.When, c.Write))
+	p.CrashAt(world.Crash{After: c.When == "after", Write: max(c.Write, 1), Verb: c.Verb, Kind: c.Kind, Fired: fired})
+	return "crash " + c.Component, nil
+}
+
+func (r *runner) registry(a *scenario.RegistryAction) (string, error) {
+	c := r.cluster
+	if a.Quota != "" {
+		c.Registry.SetQuota(a.Quota, a.Bytes)
+		return fmt.Sprintf("set quota of %s to %d bytes", a.Quota, a.Bytes), nil
+	}
+	build, ok := strings.CutPrefix(a.Delete, "build:")
+	if !ok {
+		return "delete image " + a.Delete, c.Registry.Delete(a.Delete)
+	}
+	objects, err := r.find("MachineOSBuild", scenario.Ref{Name: build})
+	if err != nil {
+		return "", err
+	}
+	images := map[string]bool{}
+	for _, o := range objects {
+		if image, _, _ := unstructured.NestedString(o.Object, "status", "digestedImagePushSpec"); image != "" {
+			images[image] = true
+		}
+	}
+	if len(images) == 0 {
+		return "", fmt.Errorf("no MachineOSBuild %s has an image", build)
+	}
+	for _, image := range slices.Sorted(maps.Keys(images)) {
+		if err := c.Registry.Delete(image); err != nil {
+			return "", err
+		}
+	}
+	return "delete images of " + build, nil
+}
