@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/layersim/layersim/sim/history"
+	"github.com/layersim/layersim/sim/report"
+	"github.com/layersim/layersim/sim/run"
+	"github.com/layersim/layersim/sim/scenario"
+)
+
+// runFlags are the flags of run, kept stable: scripts rely on them.
+type runFlags struct {
+	cluster              string
+	seed                 uint64
+	json, junit, history string
+	html                 string
+	verbose              bool
+}
+
+func runCommand() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run PATH...",
+		Short: "Run scenarios and say which passed",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.cluster != "sim" {
+				return fmt.Errorf("--cluster %q is not a cluster: sim", f.cluster)
+			}
+			scenarios, err := scenario.Load(args)
+			if err != nil {
+				return err
+			}
+			return f.run(cmd.Context(), scenarios, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.cluster, "cluster", "sim", "what to run on: sim, in memory and in virtual time")
+	flags.Uint64Var(&f.seed, "seed", 1, "seed of the schedule; the same seed gives the same run. A scenario's own seed comes before it")
+	flags.StringVar(&f.json, "json", "", "write the results to `FILE` as JSON")
+	flags.StringVar(&f.junit, "junit", "", "write the results to `FILE` as JUnit XML")
+	flags.StringVar(&f.html, "html", "", "write a report with timelines to `FILE`, to be read in a browser")
+	flags.StringVar(&f.history, "history", "", "write the history to `FILE` as JSON lines; with several scenarios to one file each, FILE-NAME")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print the timeline of scenarios that passed, too")
+	return cmd
+}
+
+// run runs scenarios one after the other, and reports even when it was interrupted.
+func (f *runFlags) run(ctx context.Context, scenarios []*scenario.Scenario, stdout, stderr io.Writer) error {
+	start := time.Now()
+	wall := func() time.Duration { return time.Since(start) }
+	suite := &report.Suite{Cluster: f.cluster, Seed: f.seed, Scenarios: []*report.Result{}}
+	shown := newProgress(stderr, len(scenarios))
+	var failed, broken bool
+	var problems []error
+	// Each scenario has a world of its own, so they can run side by side; each by itself stays single-threaded. A history
+	// is written by whoever made it, and dropped as soon as nobody will ask for it: a large library would fill the memory.
+	results := make([]*report.Result, len(scenarios))
+	written := make([]error, len(scenarios))
+	work := make(chan int)
+	var workers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(scenarios)) {
+		workers.Go(func() {
+			for i := range work {
+				s := scenarios[i]
+				shown.begin(s.Name)
+				result := run.Scenario(ctx, s, run.Options{Seed: f.seed}, wall)
+				shown.end(s.Name, result.Verdict)
+				if f.history != "" && result.History != nil {
+					file := f.history
+					if len(scenarios) > 1 {
+						file = historyFile(f.history, s.Name)
+					}
+					written[i] = writeFile(file, func(w io.Writer) error { return history.Write(w, result.History) })
+				}
+				if result.Verdict == report.Passed && !f.verbose && f.html == "" {
+					result.History = nil
+				}
+				results[i] = result
+			}
+		})
+	}
+	begun := 0
+	for begun < len(scenarios) && ctx.Err() == nil {
+		select {
+		case work <- begun:
+			begun++
+		case <-ctx.Done():
+		}
+	}
+	close(work)
+	workers.Wait()
+	if begun < len(scenarios) {
+		problems = append(problems, fmt.Errorf("interrupted: %s not run", plural(len(scenarios)-begun, "scenario")))
+	}
+	problems = append(problems, written...)
+	for _, result := range results[:begun] {
+		failed = failed || result.Verdict == report.Failed
+		broken = broken || result.Verdict == report.Errored
+		suite.Scenarios = append(suite.Scenarios, result)
+	}
+	shown.done()
+	problems = append(problems, f.report(suite, stdout))
+	if err := errors.Join(problems...); err != nil {
+		return &brokenError{err}
+	}
+	switch {
+	case broken:
+		return status(statusBroken)
+	case failed:
+		return status(statusFailed)
+	}
+	return nil
+}
+
+// report writes the results wherever they are wanted.
+func (f *runFlags) report(suite *report.Suite, stdout io.Writer) error {
+	problems := []error{report.Text(stdout, suite, report.TextOptions{
+		Color: isTerminal(stdout) && os.Getenv("NO_COLOR") == "", Verbose: f.verbose,
+	})}
+	if f.json != "" {
+		problems = append(problems, writeFile(f.json, func(w io.Writer) error { return report.JSON(w, suite) }))
+	}
+	if f.junit != "" {
+		problems = append(problems, writeFile(f.junit, func(w io.Writer) error { return report.JUnit(w, suite) }))
+	}
+	if f.html != "" {
+		problems = append(problems, writeFile(f.html, func(w io.Writer) error { return report.HTML(w, suite) }))
+	}
+	return errors.Join(problems...)
+}
+
+// historyFile puts the name of a scenario between the name of a file and its extension.
+func historyFile(file, name string) string {
+	ext := filepath.Ext(file)
+	return strings.TrimSuffix(file, ext) + "-" + strings.ReplaceAll(name, "/", "-") + ext
+}
+
+// writeFile creates a file and the folders above it.
+func writeFile(file string, write func(io.Writer) error) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return fmt.Errorf("make the folder of %s: %w", file, err)
+	}
+	out, err := os.Create(file)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", file, err)
+	}
+	if err := errors.Join(write(out), out.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", file, err)
+	}
+	return nil
+}
+
+// progress tells on standard error how far a run is: on a terminal in one line that changes, else in a line for each
+// scenario that has ended.
+type progress struct {
+	out      io.Writer
+	terminal bool
+	total    int
+
+	mu      sync.Mutex // guards what follows
+	ended   int
+	running []string
+}
+
+func newProgress(out io.Writer, total int) *progress {
+	return &progress{out: out, total: total, terminal: isTerminal(out)}
+}
+
+// isTerminal says whether what is written is seen by a person, on something that can move its cursor.
+func isTerminal(out io.Writer) bool {
+	file, ok := out.(*os.File)
+	if !ok || os.Getenv("TERM") == "dumb" {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+func (p *progress) begin(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.running = append(p.running, name)
+	p.show()
+}
+
+func (p *progress) end(name, verdict string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended++
+	p.running = slices.DeleteFunc(p.running, func(n string) bool { return n == name })
+	if !p.terminal {
+		fmt.Fprintf(p.out, "[%d/%d] %s: %s\n", p.ended, p.total, name, verdict)
+	}
+	p.show()
+}
+
+func (p *progress) show() {
+	if p.terminal {
+		fmt.Fprintf(p.out, "\r\x1b[K[%d/%d] %s", p.ended, p.total, strings.Join(p.running, ", "))
+	}
+}
+
+func (p *progress) done() {
+	if p.terminal {
+		fmt.Fprint(p.out, "\r\x1b[K")
+	}
+}
