@@ -1,0 +1,5 @@
+package tool
+
+import "time"
+
+func free() { go time.Sleep(1) }

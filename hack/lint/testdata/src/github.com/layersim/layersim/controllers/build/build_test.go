@@ -1,0 +1,3 @@
+package build_test
+
+import _ "github.com/layersim/layersim/sim/store"

@@ -1,0 +1,5 @@
+package manager
+
+import "time"
+
+func free() { go time.Sleep(1) }

@@ -1,0 +1,1 @@
+package utils // want `imports: a package called utils`
