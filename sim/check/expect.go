@@ -278,18 +278,11 @@ func condition(o *unstructured.Unstructured, want scenario.Condition) (bool, str
 
 // row compares with what `oc get` prints.
 func (x *expectation) row(s *State, o *unstructured.Unstructured) (bool, string) {
-	table := store.TableOf(x.columns, x.gvk, []*unstructured.Unstructured{o}, s.Now())
-	if len(table.Rows) != 1 {
+	names, rows := store.TextOf(store.TableOf(x.columns, x.gvk, []*unstructured.Unstructured{o}, s.Now()))
+	if len(rows) != 1 {
 		return false, "no row is printed"
 	}
-	var cells, names []string
-	for n, c := range table.Rows[0].Cells {
-		if table.ColumnDefinitions[n].Priority > 0 {
-			continue
-		}
-		names = append(names, strings.ToUpper(table.ColumnDefinitions[n].Name))
-		cells = append(cells, cell(c))
-	}
+	cells := rows[0]
 	printed := strings.Join(cells, " ")
 	if len(x.Object.Row) > len(cells) {
 		return false, fmt.Sprintf("the row is %q, which has fewer cells", printed)
@@ -309,13 +302,6 @@ func (x *expectation) row(s *State, o *unstructured.Unstructured) (bool, string)
 		}
 	}
 	return true, ""
-}
-
-func cell(c any) string {
-	if c == nil {
-		return ""
-	}
-	return fmt.Sprint(c)
 }
 
 // subset says whether want is a part of have. Strings may hold *; null means that the field is absent.

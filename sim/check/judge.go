@@ -119,14 +119,6 @@ func (j *Judge) Failures() []Failure { return j.failures }
 // to end with.
 func (j *Judge) Met() bool { return j.current != nil && j.current.met() }
 
-// Waiting describes what the present step still waits for.
-func (j *Judge) Waiting() string {
-	if j.current == nil {
-		return ""
-	}
-	return j.current.missing(j.State)
-}
-
 // NeedsRest reports whether the present step waits for the cluster to come to rest, and for that alone.
 func (j *Judge) NeedsRest() bool {
 	s := j.current
@@ -314,20 +306,6 @@ func (j *Judge) failedIn(s *step) bool {
 		}
 	}
 	return false
-}
-
-func (s *step) missing(state *State) string {
-	for _, list := range [][]*expectation{s.expect, s.inOrder[min(s.next, len(s.inOrder)):]} {
-		for _, x := range list {
-			if ok, why := x.judge(state); !ok {
-				return x.Text + ": " + why
-			}
-		}
-	}
-	if !s.settlesMet {
-		return "the cluster to come to rest"
-	}
-	return ""
 }
 
 // judgeRule looks at never and always. A rule on objects of which neither number nor all are asked is judged on the

@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -102,7 +101,6 @@ type Cluster struct {
 	accounts map[string]registry.Account
 	serial   int
 	password func(string)
-	columns  map[schema.GroupVersionKind][]apiextensionsv1.CustomResourceColumnDefinition
 }
 
 // Scheme returns the types that a cluster knows.
@@ -133,7 +131,6 @@ func New(t scenario.Topology, o Options) (*Cluster, error) {
 		topology: t, password: o.Password,
 		Store:    store.New(store.Options{Clock: clock, Scheme: scheme, Seed: o.Seed}),
 		accounts: map[string]registry.Account{},
-		columns:  map[schema.GroupVersionKind][]apiextensionsv1.CustomResourceColumnDefinition{},
 	}
 	c.Recorder = &history.Recorder{History: &history.History{Header: o.Header}, Now: clock.Elapsed, Revision: c.Store.Revision, Observe: o.Observe}
 	c.observeStore(history.NewRedactor(o.Seed))
@@ -281,10 +278,6 @@ func (c *Cluster) installAPI() error {
 		return err
 	}
 	for _, crd := range crds {
-		for _, v := range crd.Spec.Versions {
-			gvk := schema.GroupVersionKind{Group: crd.Spec.Group, Version: v.Name, Kind: crd.Spec.Names.Kind}
-			c.columns[gvk] = v.AdditionalPrinterColumns
-		}
 		if err := c.create(crd.DeepCopy()); err != nil {
 			return err
 		}
@@ -295,11 +288,6 @@ func (c *Cluster) installAPI() error {
 		}
 	}
 	return nil
-}
-
-// Columns returns the printer columns of a kind.
-func (c *Cluster) Columns(gvk schema.GroupVersionKind) []apiextensionsv1.CustomResourceColumnDefinition {
-	return c.columns[gvk]
 }
 
 // Columns returns the printer columns of the kinds that CRDs define, for the judgement of saved histories.
@@ -599,9 +587,6 @@ func (c *Cluster) writeSecret(s scenario.SecretFrom) error {
 func (c *Cluster) Client(author string) client.WithWatch {
 	return c.Store.Client(store.ClientOptions{Author: author})
 }
-
-// Transport reaches the registry as a caller.
-func (c *Cluster) Transport(caller string) http.RoundTripper { return c.Registry.Transport(caller) }
 
 // Rest lets the cluster run until nothing has changed for the time quiet, or nothing can happen any more.
 func (c *Cluster) Rest(quiet, within time.Duration) error {

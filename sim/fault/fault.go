@@ -33,7 +33,8 @@ import (
 // Injector holds the faults of a run. It is not safe for concurrent use.
 type Injector struct {
 	// Recorder gets a record when a fault is armed, fires and is healed.
-	Recorder     *history.Recorder
+	Recorder *history.Recorder
+	// Repositories are what faults on repositories switch.
 	Repositories Repositories
 	// PowerOff takes a machine off, PowerOn brings it back.
 	PowerOff, PowerOn func(node string)
@@ -307,18 +308,6 @@ func (i *Injector) BuildFailed(pod, log string) {
 			i.hits(a, "build in "+pod)
 		}
 	}
-}
-
-// Names lists the faults that are armed and not healed.
-func (i *Injector) Names() []string {
-	var names []string
-	for _, a := range i.faults {
-		if !a.healed {
-			names = append(names, a.Name)
-		}
-	}
-	slices.Sort(names)
-	return names
 }
 
 // Track accounts for something that is no fault of this package but must happen too, such as a crash: until the returned

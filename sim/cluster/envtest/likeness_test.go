@@ -5,7 +5,6 @@ package envtest_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -64,9 +63,6 @@ func newPair(t *testing.T) *pair {
 	// node lifecycle controller has seen its conditions, so the objects of the two servers would go apart at once.
 	arguments := map[string][]string{"disable-admission-plugins": {"TaintNodesByCondition"}}
 	cp, err := envtest.Start(t.Context(), envtest.Options{CRDs: crds, Arguments: arguments})
-	if errors.Is(err, envtest.ErrNotBuilt) {
-		t.Skip(err)
-	}
 	must(t, err)
 	t.Cleanup(func() {
 		if err := cp.Stop(); err != nil {
