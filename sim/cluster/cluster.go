@@ -5,13 +5,16 @@
 // models of kube, the operator's part, the machines with kubelet and machine-config-daemon, build pods, the machine API
 // and the registry stand for what surrounds them. It is ready when all pools are updated and nothing moves any more.
 //
+// [Assemble] does the same on any [Engine], which is what differs between clusters: package live has the one for real API
+// servers, in real time.
+//
 // Everything that happens goes into the history, from the first object on, with secret values replaced.
 package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -46,19 +49,11 @@ import (
 	"github.com/layersim/layersim/sim/node"
 	"github.com/layersim/layersim/sim/registry"
 	"github.com/layersim/layersim/sim/scenario"
-	"github.com/layersim/layersim/sim/store"
 	"github.com/layersim/layersim/sim/world"
 )
 
-// Start is the virtual time at which a simulated cluster comes to life. It is the day of the product documentation's
-// examples.
-var Start = time.Date(2025, 2, 12, 19, 0, 0, 0, time.UTC)
-
-// Capabilities are what a simulated cluster can do that scenarios may ask for by needs.
-var Capabilities = []string{"virtual-time", "held-watches", "crashes", "power"}
-
-// quiet is how long nothing may change until a new cluster counts as being up: longer than a machine takes to boot.
-const quiet = 6 * time.Minute
+// bringUp is the time that a new cluster gets to come to rest.
+const bringUp = 3 * time.Hour
 
 // The hosts of the world's registry.
 const (
@@ -69,15 +64,19 @@ const (
 // baseRepository is where the release's operating system image lives.
 const baseRepository = ReleaseRegistry + "/openshift-release-dev/ocp-v4.0-art-dev"
 
-// Options of a simulated cluster.
+// Options of a cluster.
 type Options struct {
 	Seed uint64
-	// Lag of watches; zero is the default: one event in 16 is held back for up to 2 s.
-	Lag world.Lag
 	// Header opens the history; Cluster, Seed and Start are set here.
 	Header history.Header
+	// Begin, where not nil, is told the time at which the history starts, before the first record.
+	Begin func(start time.Time)
 	// Observe, where not nil, sees each record of the history.
 	Observe func(*history.Record)
+	// Kube says that the cluster has kube's controllers and scheduler, so that none need to be modelled.
+	Kube bool
+	// Durations say how long things of the world take; zero means each part's defaults.
+	Durations Durations
 	// Break, where not nil, changes the declarations of components before they start. Tests break them with it, to see
 	// checks fail.
 	Break func(*component.Component)
@@ -85,10 +84,9 @@ type Options struct {
 	Password func(string)
 }
 
-// Cluster is a simulated cluster.
+// Cluster is a cluster and the world around it.
 type Cluster struct {
-	World    *world.World
-	Store    *store.Store
+	Engine   Engine
 	Registry *registry.Registry
 	Fleet    *node.Fleet
 	Faults   *fault.Injector
@@ -101,6 +99,14 @@ type Cluster struct {
 	accounts map[string]registry.Account
 	serial   int
 	password func(string)
+}
+
+// Durations say how long things of the world take, on the scale of the engine's clock.
+type Durations struct {
+	Node  node.Durations
+	Build builder.Durations
+	// Provision is how long the cloud takes to make a machine.
+	Provision time.Duration
 }
 
 // Scheme returns the types that a cluster knows.
@@ -116,107 +122,75 @@ func Scheme() (*runtime.Scheme, error) {
 	return s, nil
 }
 
-// New makes a cluster and brings it up. It returns when the cluster is at rest.
-func New(t scenario.Topology, o Options) (*Cluster, error) {
-	scheme, err := Scheme()
-	if err != nil {
-		return nil, err
+// Assemble puts a cluster together and brings it up. Whatever the error, the cluster holds the history so far, if there is
+// one.
+func Assemble(t scenario.Topology, e Engine, o Options) (*Cluster, error) {
+	o.Header.Cluster, o.Header.Seed, o.Header.Start = e.Name(), o.Seed, e.Clock().Now()
+	if o.Begin != nil {
+		o.Begin(o.Header.Start)
 	}
-	if o.Lag == (world.Lag{}) {
-		o.Lag = world.Lag{OneIn: 16, Most: 2 * time.Second}
-	}
-	clock := world.NewClock(Start)
-	o.Header.Cluster, o.Header.Seed, o.Header.Start = "sim", o.Seed, Start
-	c := &Cluster{
-		topology: t, password: o.Password,
-		Store:    store.New(store.Options{Clock: clock, Scheme: scheme, Seed: o.Seed}),
-		accounts: map[string]registry.Account{},
-	}
-	c.Recorder = &history.Recorder{History: &history.History{Header: o.Header}, Now: clock.Elapsed, Revision: c.Store.Revision, Observe: o.Observe}
-	c.observeStore(history.NewRedactor(o.Seed))
+	c := &Cluster{Engine: e, topology: t, password: o.Password, accounts: map[string]registry.Account{}}
+	c.Recorder = &history.Recorder{History: &history.History{Header: o.Header}, Now: e.Elapsed, Revision: e.Revision, Observe: o.Observe}
 	repositories := builder.DefaultRepositories()
-	c.Faults = &fault.Injector{Recorder: c.Recorder, Repositories: newRepositories(repositories)}
-	c.World = world.New(world.Options{
-		Store: c.Store, Clock: clock, Seed: o.Seed, Recorder: c.Recorder, Lag: o.Lag, Hold: c.Faults.Hold,
-		Hooks: &world.Hooks{Before: c.Faults.Before, After: c.Faults.After},
-	})
-	c.Faults.Later = func(d time.Duration, f func()) { c.World.After(d, f) }
-	c.admin = c.Store.Client(store.ClientOptions{Author: "admin"})
-	if err := c.makeRegistry(clock); err != nil {
-		return nil, err
+	c.Faults = &fault.Injector{
+		Record: e.Record, Repositories: newRepositories(repositories), PowerOff: c.power(false), PowerOn: c.power(true),
+		Later: func(d time.Duration, f func()) { e.After(e.Timing().Of(d), f) },
+	}
+	if err := e.Open(c); err != nil {
+		return c, err
+	}
+	c.admin = e.Client("admin")
+	if err := c.makeRegistry(); err != nil {
+		return c, err
 	}
 	keychain, err := registry.Keychain(corev1.SecretTypeDockerConfigJson, map[string][]byte{
 		corev1.DockerConfigJsonKey: registry.DockerConfigJSON(ReleaseRegistry, c.accounts["installer"])})
 	if err != nil {
-		return nil, fmt.Errorf("installer's credentials: %w", err)
+		return c, fmt.Errorf("installer's credentials: %w", err)
 	}
 	c.Fleet = node.NewFleet(node.FleetOptions{
 		InstallKeychain: keychain,
-		Clock:           clock, Transport: c.Registry.Transport, Seed: o.Seed,
+		Clock:           e.Clock(), Transport: c.transport, Seed: o.Seed,
 		Observe: func(n history.Node) { c.observeMachine(n) },
-		Wake:    c.World.Wake, Before: c.Faults.Node,
-		Durations: node.Durations{MonitorGrace: -1}, // node-lifecycle sees to it
+		Wake:    e.Wake, Before: c.Faults.Node,
+		Durations: o.Durations.Node,
 	})
-	c.Faults.PowerOff, c.Faults.PowerOn = c.power(false), c.power(true)
-	if err := c.start(repositories, o.Break); err != nil {
-		return nil, err
+	if err := c.start(repositories, o); err != nil {
+		return c, err
 	}
 	if err := c.install(); err != nil {
-		return nil, err
+		return c, err
 	}
-	if err := c.Rest(quiet, 3*time.Hour); err != nil {
-		return nil, fmt.Errorf("bring up cluster %s: %w", t.Name, err)
+	if err := c.comeUp(); err != nil {
+		return c, fmt.Errorf("bring up cluster %s: %w", t.Name, err)
 	}
-	return c, c.ready()
+	return c, nil
 }
 
-// observeStore records revisions and refused writes.
-func (c *Cluster) observeStore(redactor *history.Redactor) {
-	c.Store.OnChange(func(change *store.Change) {
-		r := history.Change{
-			Author: change.Author, Verb: change.Verb, Subresource: change.Subresource, GVK: change.GVK,
-			Namespace: change.Namespace, Name: change.Name,
-		}
-		if change.Old != nil {
-			r.Old = redactor.Object(change.Old.Unstructured())
-		}
-		if change.New != nil {
-			r.New = redactor.Object(change.New.Unstructured())
-		}
-		c.Recorder.Add(history.Record{Revision: change.Revision, Change: &r})
-	})
-	c.Store.OnRefused(func(r *store.Request, err error) {
-		refused := history.Request{
-			Author: r.Author, Verb: r.Verb, Subresource: r.Subresource, GVK: r.GVK, Namespace: r.Namespace, Name: r.Name,
-			Code: 500, Message: err.Error(), Reason: string(apierrors.ReasonForError(err)),
-		}
-		var status apierrors.APIStatus
-		if errors.As(err, &status) {
-			refused.Code = status.Status().Code
-		}
-		c.Recorder.Add(history.Record{Request: &refused})
-	})
+// transport is a caller's way to the registry.
+func (c *Cluster) transport(caller string) http.RoundTripper {
+	return c.Engine.Transport(c.Registry, caller)
 }
 
 func (c *Cluster) observeMachine(n history.Node) {
-	c.Recorder.Add(history.Record{Node: &n})
+	c.Engine.Record(history.Record{Node: &n})
 	if n.Event == "notready" {
-		c.World.Wake("node-lifecycle", kube.NodeKey(n.Node)) // a heartbeat that fails to come is no event of the API
+		c.Engine.Wake("node-lifecycle", kube.NodeKey(n.Node)) // a heartbeat that fails to come is no event of the API
 	}
 }
 
 func (c *Cluster) observePod(p history.Pod) {
-	c.Recorder.Add(history.Record{Pod: &p})
+	c.Engine.Record(history.Record{Pod: &p})
 	if p.ExitCode != 0 {
 		c.Faults.BuildFailed(p.Name, p.Log)
 	}
 }
 
 // makeRegistry makes the registry with the release's image and the topology's accounts.
-func (c *Cluster) makeRegistry(clock *world.Clock) error {
+func (c *Cluster) makeRegistry() error {
 	c.Registry = registry.New(registry.Options{
 		Hosts:   []string{InternalRegistry, ReleaseRegistry},
-		Observe: func(r history.Registry) { c.Recorder.Add(history.Record{Registry: &r}) },
+		Observe: func(r history.Registry) { c.Engine.Record(history.Record{Registry: &r}) },
 	})
 	c.Registry.SetHook(c.Faults.Answer)
 	c.Registry.SetErrorHook(c.Faults.Reach)
@@ -237,7 +211,7 @@ func (c *Cluster) makeRegistry(clock *world.Clock) error {
 }
 
 // start starts all processes.
-func (c *Cluster) start(repositories *builder.Repositories, sabotage func(*component.Component)) error {
+func (c *Cluster) start(repositories *builder.Repositories, o Options) error {
 	processes := []struct {
 		name       string
 		replicas   int
@@ -248,23 +222,27 @@ func (c *Cluster) start(repositories *builder.Repositories, sabotage func(*compo
 		{"machine-config-controller", c.topology.Controllers, []component.Component{
 			render.New(render.Options{}), nodecontroller.New(nodecontroller.Options{}), drain.New(drain.Options{})}},
 		{"machine-os-builder", c.topology.Builders, []component.Component{
-			build.New(build.Options{Transport: c.Registry.Transport("machine-os-builder")})}},
+			build.New(build.Options{Transport: c.transport("machine-os-builder")})}},
 		{"node-agents", 1, c.Fleet.Components(node.ComponentOptions{Machines: true})},
 		{"build-pods", 1, []component.Component{builder.New(builder.Options{
-			Transport: c.Registry.Transport, Repositories: repositories, Before: c.Faults.Build,
-			Observe: c.observePod})}},
-		{"machine-api", 1, []component.Component{machine.New(machine.Options{Boot: c.boot, Remove: c.remove})}},
+			Transport: c.transport, Repositories: repositories, Before: c.Faults.Build,
+			Observe: c.observePod, Durations: o.Durations.Build})}},
+		{"machine-api", 1, []component.Component{machine.New(machine.Options{
+			Boot: c.boot, Remove: c.remove, Provision: o.Durations.Provision})}},
 	}
 	if err := c.installAPI(); err != nil {
 		return err
 	}
 	for _, p := range processes {
-		if sabotage != nil {
+		if p.name == "kube" && o.Kube {
+			continue
+		}
+		if o.Break != nil {
 			for n := range p.components {
-				sabotage(&p.components[n])
+				o.Break(&p.components[n])
 			}
 		}
-		if _, err := c.World.Start(p.name, p.replicas, p.components...); err != nil {
+		if err := c.Engine.Start(p.name, p.replicas, p.components...); err != nil {
 			return err
 		}
 	}
@@ -306,8 +284,16 @@ func Columns(gvk schema.GroupVersionKind) []apiextensionsv1.CustomResourceColumn
 	return nil
 }
 
+// create creates an object. Namespaces and definitions may be there already.
 func (c *Cluster) create(o client.Object) error {
-	if err := c.admin.Create(context.Background(), o); err != nil {
+	err := c.admin.Create(context.Background(), o)
+	switch o.(type) {
+	case *corev1.Namespace, *apiextensionsv1.CustomResourceDefinition:
+		if apierrors.IsAlreadyExists(err) {
+			return nil
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("create %T %s: %w", o, o.GetName(), err)
 	}
 	return nil
@@ -500,7 +486,7 @@ func (c *Cluster) power(on bool) func(string) {
 // setAccount makes an account of the registry with a new password.
 func (c *Cluster) setAccount(a scenario.Account) {
 	c.serial++
-	account := registry.Account{Name: a.Name, Password: fmt.Sprintf("%s-%x", a.Name, c.World.Source(fmt.Sprint("password ", c.serial)).Uint64()),
+	account := registry.Account{Name: a.Name, Password: fmt.Sprintf("%s-%x", a.Name, c.Engine.Source(fmt.Sprint("password ", c.serial)).Uint64()),
 		Pull: a.Pull, Push: a.Push}
 	if c.password != nil {
 		c.password(account.Password)
@@ -583,17 +569,12 @@ func (c *Cluster) writeSecret(s scenario.SecretFrom) error {
 	return c.admin.Update(ctx, secret)
 }
 
-// Client returns a client that writes under a name.
-func (c *Cluster) Client(author string) client.WithWatch {
-	return c.Store.Client(store.ClientOptions{Author: author})
-}
-
 // Rest lets the cluster run until nothing has changed for the time quiet, or nothing can happen any more.
 func (c *Cluster) Rest(quiet, within time.Duration) error {
-	seen, last := 0, c.World.Clock.Elapsed()
+	seen, last := 0, c.Engine.Elapsed()
 	limit := last + within
 	for {
-		outcome, err := c.World.Step()
+		outcome, err := c.Engine.Step()
 		if err != nil {
 			return err
 		}
@@ -606,8 +587,8 @@ func (c *Cluster) Rest(quiet, within time.Duration) error {
 				last = records[seen].Time
 			}
 		}
-		switch now := c.World.Clock.Elapsed(); {
-		case now-last >= quiet:
+		switch now := c.Engine.Elapsed(); {
+		case now-last >= quiet && !c.Engine.Busy():
 			return nil
 		case now > limit:
 			return fmt.Errorf("not at rest after %s", within)
@@ -627,8 +608,11 @@ func Moves(r *history.Record) bool {
 	return false
 }
 
-// ready checks that all pools are updated.
-func (c *Cluster) ready() error {
+// comeUp waits until all pools are updated and nothing moves any more.
+func (c *Cluster) comeUp() error {
+	if err := c.Rest(c.Engine.Timing().Quiet, c.Engine.Timing().Within(bringUp)); err != nil {
+		return err
+	}
 	var pools mcfgv1.MachineConfigPoolList
 	if err := c.admin.List(context.Background(), &pools); err != nil {
 		return err
@@ -639,7 +623,7 @@ func (c *Cluster) ready() error {
 			updated = updated || condition.Type == mcfgv1.MachineConfigPoolUpdated && condition.Status == corev1.ConditionTrue
 		}
 		if !updated && !p.Spec.Paused {
-			return fmt.Errorf("bring up cluster %s: pool %s is not updated: %+v", c.topology.Name, p.Name, p.Status.Conditions)
+			return fmt.Errorf("pool %s is not updated: %+v", p.Name, p.Status.Conditions)
 		}
 	}
 	return nil

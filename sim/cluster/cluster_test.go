@@ -17,6 +17,7 @@ import (
 	"github.com/layersim/layersim/controllers/manager"
 	"github.com/layersim/layersim/sim/cluster"
 	"github.com/layersim/layersim/sim/scenario"
+	"github.com/layersim/layersim/sim/world"
 )
 
 func topology(t *testing.T, name string) scenario.Topology {
@@ -32,7 +33,7 @@ func topology(t *testing.T, name string) scenario.Topology {
 // Whatever runs in the simulator, inhabitants of the world included, attaches to a controller-runtime manager too.
 func TestEveryComponentAttachesToAManager(t *testing.T) {
 	var components []component.Component
-	if _, err := cluster.New(topology(t, "two-pools"), cluster.Options{
+	if _, err := cluster.New(topology(t, "two-pools"), world.Lag{}, cluster.Options{
 		Break: func(c *component.Component) { components = append(components, *c) },
 	}); err != nil {
 		t.Fatal(err)
@@ -67,13 +68,13 @@ func TestEveryComponentAttachesToAManager(t *testing.T) {
 // The language knows the processes and components that there are, and no others.
 func TestLanguageKnowsComponents(t *testing.T) {
 	there := map[string]bool{}
-	c, err := cluster.New(topology(t, "scale"), cluster.Options{
+	c, err := cluster.New(topology(t, "scale"), world.Lag{}, cluster.Options{
 		Break: func(c *component.Component) { there[c.Name] = true },
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range c.World.Processes() {
+	for _, name := range c.Engine.Processes() {
 		there[name] = true
 	}
 	for _, name := range scenario.Components {
@@ -91,7 +92,7 @@ func TestTopologiesComeUp(t *testing.T) {
 	}
 	for _, f := range files {
 		name := strings.TrimSuffix(f.Name(), ".yaml")
-		if _, err := cluster.New(topology(t, name), cluster.Options{Seed: 3}); err != nil {
+		if _, err := cluster.New(topology(t, name), world.Lag{}, cluster.Options{Seed: 3}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

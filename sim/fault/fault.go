@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -30,16 +31,18 @@ import (
 	"github.com/layersim/layersim/sim/store"
 )
 
-// Injector holds the faults of a run. It is not safe for concurrent use.
+// Injector holds the faults of a run. Its methods may be called at the same time; what it calls must not call it back.
 type Injector struct {
-	// Recorder gets a record when a fault is armed, fires and is healed.
-	Recorder *history.Recorder
+	// Record gets a record when a fault is armed, fires and is healed.
+	Record func(history.Record)
 	// Repositories are what faults on repositories switch.
 	Repositories Repositories
 	// PowerOff takes a machine off, PowerOn brings it back.
 	PowerOff, PowerOn func(node string)
 	// Later calls a function after a time.
-	Later  func(time.Duration, func())
+	Later func(time.Duration, func())
+
+	mu     sync.Mutex // guards faults and what is in them
 	faults []*armed
 }
 
@@ -62,11 +65,17 @@ type armed struct {
 
 // Arm lets a fault strike from now on.
 func (i *Injector) Arm(f scenario.Fault) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	a := &armed{Fault: f}
 	i.faults = append(i.faults, a)
 	i.record(a, "armed", fmt.Sprintf("on %s do %s", f.On, f.Do))
 	if f.Duration > 0 && f.Do != "delay" {
-		i.Later(f.Duration, func() { i.heal(a) })
+		i.Later(f.Duration, func() {
+			i.mu.Lock()
+			defer i.mu.Unlock()
+			i.heal(a)
+		})
 	}
 	switch f.On {
 	case "repository":
@@ -81,6 +90,8 @@ func (i *Injector) Arm(f scenario.Fault) {
 
 // Heal ends faults by name, or all faults on a place.
 func (i *Injector) Heal(name string) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	found := false
 	for _, a := range i.faults {
 		if a.Name != name && a.On != name {
@@ -130,6 +141,8 @@ func (a *armed) glob() string {
 
 // Unfired lists the faults that never fired.
 func (i *Injector) Unfired() []string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	var names []string
 	for _, a := range i.faults {
 		if a.fired == 0 {
@@ -141,6 +154,8 @@ func (i *Injector) Unfired() []string {
 
 // Timed reports whether a fault is armed that will heal itself after a time.
 func (i *Injector) Timed() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	return slices.ContainsFunc(i.faults, func(a *armed) bool { return !a.healed && a.Duration > 0 && a.Do != "delay" })
 }
 
@@ -163,13 +178,15 @@ func (i *Injector) strike(a *armed, what string) {
 }
 
 func (i *Injector) record(a *armed, event, message string) {
-	i.Recorder.Add(history.Record{Fault: &history.Fault{Name: a.Name, Event: event, Message: message}})
+	i.Record(history.Record{Fault: &history.Fault{Name: a.Name, Event: event, Message: message}})
 }
 
 func aims(glob, text string) bool { return glob == "" || scenario.Match(glob, text) }
 
 // Before is the seam ahead of requests to the API server.
 func (i *Injector) Before(r *store.Request) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	for _, a := range i.faults {
 		if a.Do == "lost-response" || a.Do == "delay" || a.When == "after" || !a.aimedAt(r) || !i.hits(a, describe(r)) {
 			continue
@@ -181,6 +198,8 @@ func (i *Injector) Before(r *store.Request) error {
 
 // After is the seam behind requests to the API server: the request was done, its answer may get lost.
 func (i *Injector) After(r *store.Request, err error) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	if err != nil {
 		return err
 	}
@@ -196,6 +215,8 @@ func (i *Injector) After(r *store.Request, err error) error {
 // Hold is the seam of watches: how long an event of a kind is held back from a component. Aims at verbs, names and
 // occurrences before or after don't apply.
 func (i *Injector) Hold(component string, gvk schema.GroupVersionKind) time.Duration {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	for _, a := range i.faults {
 		if a.On == "api" && a.Do == "delay" && !a.healed && aims(a.Caller, component) && (a.Kind == "" || a.Kind == gvk.Kind) &&
 			i.hits(a, "watch event of "+gvk.Kind+" for "+component) {
@@ -227,6 +248,8 @@ func (a *armed) refusal(r *store.Request) error {
 
 // Answer is the seam of the registry for answers in its place.
 func (i *Injector) Answer(r *http.Request, caller string) *http.Response {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	for _, a := range i.faults {
 		if a.Do == "unreachable" || !a.aimedAtRegistry(r, caller) || !i.hits(a, r.Method+" "+r.URL.Path+" by "+caller) {
 			continue
@@ -248,6 +271,8 @@ func (i *Injector) Answer(r *http.Request, caller string) *http.Response {
 
 // Reach is the seam of the registry for requests that never reach it.
 func (i *Injector) Reach(r *http.Request, caller string) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	for _, a := range i.faults {
 		if a.Do == "unreachable" && a.aimedAtRegistry(r, caller) && i.hits(a, r.Method+" "+r.URL.Path+" by "+caller) {
 			return registry.Refused(r.URL.Host)
@@ -263,6 +288,8 @@ func (a *armed) aimedAtRegistry(r *http.Request, caller string) bool {
 
 // Node is the seam of a machine's phases.
 func (i *Injector) Node(nodeName, phase string) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	for _, a := range i.faults {
 		if a.On == "node" && a.Do != "power-off" && !a.healed && aims(a.Object, nodeName) && (a.Phase == "" || a.Phase == phase) &&
 			i.hits(a, nodeName+" at "+phase) {
@@ -277,6 +304,8 @@ func (i *Injector) Node(nodeName, phase string) error {
 
 // Build is the seam of a build pod's phases.
 func (i *Injector) Build(pod *corev1.Pod, phase string) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	build := strings.TrimPrefix(pod.Labels["batch.kubernetes.io/job-name"], layering.JobName(""))
 	for _, a := range i.faults {
 		if a.On == "build" && !a.healed && aims(a.Object, build) && (a.Phase == "" || a.Phase == phase) &&
@@ -296,6 +325,8 @@ func (i *Injector) Build(pod *corev1.Pod, phase string) error {
 // BuildFailed is told the log of each build that failed: a fault on a package repository has fired when the log of a
 // failed build names the repository, or the package that is missing.
 func (i *Injector) BuildFailed(pod, log string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	for _, a := range i.faults {
 		if a.On != "repository" || a.healed {
 			continue
@@ -313,8 +344,14 @@ func (i *Injector) BuildFailed(pod, log string) {
 // Track accounts for something that is no fault of this package but must happen too, such as a crash: until the returned
 // function is called, it counts as a fault that never fired.
 func (i *Injector) Track(name string) (fired func(message string)) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	a := &armed{Fault: scenario.Fault{Name: name, On: "process"}}
 	i.faults = append(i.faults, a)
 	i.record(a, "armed", "")
-	return func(message string) { i.strike(a, message) }
+	return func(message string) {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		i.strike(a, message)
+	}
 }

@@ -74,7 +74,7 @@ func (r *runner) perform(a *scenario.Action) (string, error) {
 		return fmt.Sprintf("write %d files", len(a.Files)), nil
 	case "wait":
 		r.pause = true
-		c.World.Deadline(a.Duration, func() { r.pause = false })
+		c.Engine.Deadline(c.Engine.Timing().Of(a.Duration), func() { r.pause = false })
 		return "wait " + a.Duration.String(), nil
 	case "image":
 		return r.registry(a.Registry)
@@ -85,7 +85,7 @@ func (r *runner) perform(a *scenario.Action) (string, error) {
 // apply creates an object, or merges it over the one that is there.
 func (r *runner) apply(ctx context.Context, o *unstructured.Unstructured, merge bool) error {
 	name := strings.ToLower(o.GetKind()) + "/" + o.GetName()
-	cl := r.cluster.Client(author)
+	cl := r.cluster.Engine.Client(author)
 	err := cl.Create(ctx, o.DeepCopy())
 	if !merge || !apierrors.IsAlreadyExists(err) {
 		if err != nil {
@@ -105,7 +105,7 @@ func (r *runner) apply(ctx context.Context, o *unstructured.Unstructured, merge 
 
 // targets performs the verbs that patch or delete objects.
 func (r *runner) targets(ctx context.Context, a *scenario.Action) (string, error) {
-	cl := r.cluster.Client(author)
+	cl := r.cluster.Engine.Client(author)
 	var done []string
 	for _, t := range a.Targets {
 		gvk, _, ok := scenario.KindOf(t.Kind)
@@ -146,7 +146,7 @@ func (r *runner) find(kind string, ref scenario.Ref) ([]*unstructured.Unstructur
 	}
 	var list unstructured.UnstructuredList
 	list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
-	if err := r.cluster.Client(author).List(context.Background(), &list); err != nil {
+	if err := r.cluster.Engine.Client(author).List(context.Background(), &list); err != nil {
 		return nil, fmt.Errorf("list %s: %w", kind, err)
 	}
 	var found []*unstructured.Unstructured
@@ -161,16 +161,16 @@ func (r *runner) find(kind string, ref scenario.Ref) ([]*unstructured.Unstructur
 
 func (r *runner) processes(a *scenario.Action) error {
 	for _, name := range a.Names {
-		p := r.cluster.World.Process(name)
+		p := r.cluster.Engine.Process(name)
 		if p == nil {
-			return fmt.Errorf("%s %s: there is no such component; there are %s", a.Verb, name, strings.Join(r.cluster.World.Processes(), ", "))
+			return fmt.Errorf("%s %s: there is no such component; there are %s", a.Verb, name, strings.Join(r.cluster.Engine.Processes(), ", "))
 		}
 		var err error
 		switch a.Verb {
 		case "restart":
 			err = p.Restart()
 		case "stop":
-			p.Stop()
+			err = p.Stop()
 		case "start":
 			err = p.StartAgain()
 		}
@@ -183,13 +183,13 @@ func (r *runner) processes(a *scenario.Action) error {
 
 // crash arms a crash. It is accounted for like a fault: one that never happens fails the scenario.
 func (r *runner) crash(c *scenario.Crash) (string, error) {
-	p := r.cluster.World.Process(c.Component)
+	p := r.cluster.Engine.Process(c.Component)
 	if p == nil {
-		return "", fmt.Errorf("crash %s: there is no such component; there are %s", c.Component, strings.Join(r.cluster.World.Processes(), ", "))
+		return "", fmt.Errorf("crash %s: there is no such component; there are %s", c.Component, strings.Join(r.cluster.Engine.Processes(), ", "))
 	}
 	fired := r.cluster.Faults.Track(fmt.Sprintf("crash of %s %s write %d", c.Component, c.When, c.Write))
-	p.CrashAt(world.Crash{After: c.When == "after", Write: max(c.Write, 1), Verb: c.Verb, Kind: c.Kind, Fired: fired})
-	return "crash " + c.Component, nil
+	return "crash " + c.Component, p.CrashAt(world.Crash{
+		After: c.When == "after", Write: max(c.Write, 1), Verb: c.Verb, Kind: c.Kind, Fired: fired})
 }
 
 func (r *runner) registry(a *scenario.RegistryAction) (string, error) {

@@ -25,10 +25,6 @@ import (
 	"github.com/layersim/layersim/sim/world"
 )
 
-// Quiet is how long nothing may have changed until a cluster counts as being at rest: longer than any pause that
-// controllers make between two attempts, the longest being the drain controller's 5 minutes.
-const Quiet = 6 * time.Minute
-
 // DefaultWithin is the time of a step that names none.
 const DefaultWithin = 2 * time.Hour
 
@@ -44,20 +40,39 @@ type Options struct {
 	Password func(string)
 }
 
+// Maker makes the cluster of one run.
+type Maker func(scenario.Topology, cluster.Options) (*cluster.Cluster, error)
+
+// Simulated makes simulated clusters whose watches have that lag; zero means the default.
+func Simulated(lag world.Lag) Maker {
+	return func(t scenario.Topology, o cluster.Options) (*cluster.Cluster, error) { return cluster.New(t, lag, o) }
+}
+
+// Lacks says what a scenario needs and a cluster doesn't have; nil means that it can run.
+func Lacks(s *scenario.Scenario, name string, capabilities []string) error {
+	for _, need := range s.Needs {
+		if !slices.Contains(capabilities, need) {
+			return fmt.Errorf("it needs %s, which %s doesn't have: it has %s", need, name, strings.Join(capabilities, ", "))
+		}
+	}
+	return nil
+}
+
 // Scenario runs a scenario on a simulated cluster of its own. wall measures the time that it takes, since this package
 // knows only virtual time; nil leaves WallSeconds zero.
 func Scenario(ctx context.Context, s *scenario.Scenario, o Options, wall func() time.Duration) *report.Result {
+	if err := Lacks(s, "the simulated cluster", cluster.Capabilities); err != nil {
+		return &report.Result{Name: s.Name, File: s.Pos.File, Verdict: report.Skipped, Scenario: s, Failures: []report.Failure{}, Err: err}
+	}
+	return On(ctx, Simulated(o.Lag), s, o, wall)
+}
+
+// On runs a scenario on a cluster that is made for it.
+func On(ctx context.Context, makeCluster Maker, s *scenario.Scenario, o Options, wall func() time.Duration) *report.Result {
 	result := &report.Result{Name: s.Name, File: s.Pos.File, Verdict: report.Errored, Scenario: s, Failures: []report.Failure{}}
 	if wall != nil {
 		start := wall()
 		defer func() { result.WallSeconds = (wall() - start).Seconds() }()
-	}
-	for _, need := range s.Needs {
-		if !slices.Contains(cluster.Capabilities, need) {
-			result.Verdict = report.Skipped
-			result.Err = fmt.Errorf("it needs %s, which the simulated cluster doesn't have: it has %s", need, strings.Join(cluster.Capabilities, ", "))
-			return result
-		}
 	}
 	if s.Seed != 0 {
 		o.Seed = s.Seed
@@ -68,8 +83,8 @@ func Scenario(ctx context.Context, s *scenario.Scenario, o Options, wall func() 
 		result.Err = err
 		return result
 	}
-	r.cluster, err = cluster.New(s.Cluster, cluster.Options{
-		Seed: o.Seed, Lag: o.Lag, Break: o.Break, Observe: r.observe, Password: o.Password,
+	r.cluster, err = makeCluster(s.Cluster, cluster.Options{
+		Seed: o.Seed, Break: o.Break, Begin: func(start time.Time) { r.judge.State.Start = start }, Observe: r.observe, Password: o.Password,
 		Header: history.Header{Scenario: s.Name, File: s.Pos.File},
 	})
 	if r.cluster != nil {
@@ -79,8 +94,9 @@ func Scenario(ctx context.Context, s *scenario.Scenario, o Options, wall func() 
 		result.Err = fmt.Errorf("scenario %s: %w", s.Name, err)
 		return result
 	}
-	begin := r.cluster.World.Clock.Elapsed()
-	r.cluster.World.AddActor(r)
+	r.Engine = r.cluster.Engine
+	begin := r.Elapsed()
+	r.AddActor(r)
 	if err := r.run(ctx); err != nil {
 		if ctx.Err() != nil {
 			result.Err = err
@@ -99,14 +115,15 @@ func Scenario(ctx context.Context, s *scenario.Scenario, o Options, wall func() 
 			Check: f.Check, Message: f.Message, Revision: f.Revision, VirtualSeconds: (f.Time - begin).Seconds(), Seq: f.Seq,
 		})
 	}
-	result.VirtualSeconds = (r.cluster.World.Clock.Elapsed() - begin).Seconds()
-	result.Revisions = r.cluster.Store.Revision()
-	_, result.Reconciles = r.cluster.World.Counters()
+	result.VirtualSeconds = (r.Elapsed() - begin).Seconds()
+	result.Revisions = r.Revision()
+	result.Reconciles = r.Reconciles()
 	return result
 }
 
 // runner performs a scenario's steps.
 type runner struct {
+	cluster.Engine
 	scenario *scenario.Scenario
 	cluster  *cluster.Cluster
 	judge    *check.Judge
@@ -115,8 +132,8 @@ type runner struct {
 	step, action int
 	phase        phase
 	pause        bool // a wait action goes on
-	deadline     *world.Timer
-	rest         *world.Timer
+	// deadline and rest take back what was set.
+	deadline, rest func()
 	// last is when something last moved.
 	last time.Duration
 	over bool
@@ -160,7 +177,7 @@ func (r *runner) Act() {
 		if within == 0 {
 			within = DefaultWithin
 		}
-		r.deadline = r.cluster.World.Deadline(within, func() {
+		r.deadline = r.Deadline(r.Timing().Within(within), func() {
 			r.record(check.Deadline, "")
 			r.finish()
 		})
@@ -189,9 +206,11 @@ func (r *runner) record(event, message string) {
 
 // finish ends the present step; a step that was not met ends the run.
 func (r *runner) finish() {
-	w := r.cluster.World
-	w.Stop(r.deadline)
-	w.Stop(r.rest)
+	for _, stop := range []func(){r.deadline, r.rest} {
+		if stop != nil {
+			stop()
+		}
+	}
 	r.deadline, r.rest = nil, nil
 	met := r.judge.Met()
 	r.record(check.End, "")
@@ -204,12 +223,11 @@ func (r *runner) finish() {
 
 // run drives the world until the last step has ended.
 func (r *runner) run(ctx context.Context) error {
-	w := r.cluster.World
 	for !r.over && (r.phase != idle || r.step < len(r.scenario.Steps)) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		outcome, err := w.Step()
+		outcome, err := r.Step()
 		if err != nil {
 			return err
 		}
@@ -217,24 +235,24 @@ func (r *runner) run(ctx context.Context) error {
 			r.look(outcome == world.DeadEnd)
 		}
 		if outcome == world.DeadEnd && (r.phase == holding || r.pause) {
-			w.Jump()
+			r.Jump()
 		}
 	}
 	if r.over {
 		return nil
 	}
-	return r.cluster.Rest(Quiet, DefaultWithin)
+	return r.cluster.Rest(r.Timing().Quiet, r.Timing().Within(DefaultWithin))
 }
 
 // look sees whether the present step is met.
 func (r *runner) look(deadEnd bool) {
-	w, s := r.cluster.World, &r.scenario.Steps[r.step]
+	s, quiet := &r.scenario.Steps[r.step], r.Timing().Quiet
 	if r.judge.NeedsRest() && !r.cluster.Faults.Timed() { // a fault that will heal itself is no rest
 		switch {
-		case deadEnd || w.Clock.Elapsed()-r.last >= Quiet:
+		case deadEnd || r.Elapsed()-r.last >= quiet && !r.Busy():
 			r.record(check.Rest, "")
 		case r.rest == nil:
-			r.rest = w.Deadline(Quiet, func() { r.rest = nil })
+			r.rest = r.Deadline(quiet, func() { r.rest = nil })
 		}
 	}
 	switch {
@@ -244,8 +262,8 @@ func (r *runner) look(deadEnd bool) {
 			return
 		}
 		r.phase = holding
-		w.Stop(r.deadline)
-		r.deadline = w.Deadline(s.For, r.finish)
+		r.deadline()
+		r.deadline = r.Deadline(r.Timing().Of(s.For), r.finish)
 	case r.judge.Missed():
 		r.finish()
 	case deadEnd:
