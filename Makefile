@@ -17,8 +17,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 build: ## build bin/layersim
-	@echo "building bin/layersim (about three minutes in a cold clone, seconds afterwards)"
-	@go build -o bin/layersim ./cmd/layersim
+	@echo "building bin/layersim (over two minutes in a cold clone, seconds afterwards)"
+	@go build $$(hack/trim) -o bin/layersim ./cmd/layersim
 
 run: build ## run all scenarios; reports go to out/
 	@mkdir -p out

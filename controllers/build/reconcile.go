@@ -17,11 +17,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/layersim/layersim/controllers/component"
 	"github.com/layersim/layersim/controllers/layering"
 )
 
@@ -50,7 +50,7 @@ type reconciler struct {
 	client   client.Client
 	live     client.Reader
 	clock    clock.PassiveClock
-	recorder events.EventRecorder
+	recorder component.EventRecorder
 
 	// verified remembers, for each MachineOSConfig, the pool's generation at which its image was last seen in the
 	// registry. Forgetting it costs a look.

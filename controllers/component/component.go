@@ -20,7 +20,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"k8s.io/client-go/tools/events"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -68,5 +68,10 @@ type Env struct {
 	// Rand is a seeded source, the component's own.
 	Rand *rand.Rand
 	// Recorder writes Kubernetes events under the component's name.
-	Recorder events.EventRecorder
+	Recorder EventRecorder
+}
+
+// EventRecorder is what components use of client-go's events.EventRecorder.
+type EventRecorder interface {
+	Eventf(regarding, related runtime.Object, eventtype, reason, action, note string, args ...any)
 }

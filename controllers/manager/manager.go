@@ -41,8 +41,8 @@ const (
 )
 
 // Add attaches a component to a manager. The component's New is called at once; its reconciler runs when the manager
-// is started and, with leader election, has been elected.
-func Add(mgr manager.Manager, c component.Component) error {
+// is started and, with leader election, has been elected. More are sources of requests beside the API.
+func Add(mgr manager.Manager, c component.Component, more ...source.Source) error {
 	clk := clock.RealClock{}
 	reconciler, err := c.New(component.Env{
 		Client: mgr.GetClient(),
@@ -63,6 +63,11 @@ func Add(mgr manager.Manager, c component.Component) error {
 	})
 	if err != nil {
 		return fmt.Errorf("add controller %s: %w", c.Name, err)
+	}
+	for _, src := range more {
+		if err := ctrl.Watch(src); err != nil {
+			return fmt.Errorf("watch for controller %s: %w", c.Name, err)
+		}
 	}
 	for _, watch := range c.Watches {
 		src := source.Kind(mgr.GetCache(), watch.Object, handle(watch, mgr.GetClient(), c.Delay), filter(watch))
