@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +23,11 @@ import (
 // runFlags are the flags of run, kept stable: scripts rely on them.
 type runFlags struct {
 	cluster              string
+	compare              bool
+	speed                float64
+	parallel             int
+	controllers          string
+	release, templates   string
 	seed                 uint64
 	json, junit, history string
 	html                 string
@@ -37,18 +41,34 @@ func runCommand() *cobra.Command {
 		Short: "Run scenarios and say which passed",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if f.cluster != "sim" {
-				return fmt.Errorf("--cluster %q is not a cluster: sim", f.cluster)
+			if f.speed <= 0 || f.parallel < 0 {
+				return fmt.Errorf("--speed %v, --parallel %d: speed must be more than 0, and parallel not less", f.speed, f.parallel)
+			}
+			if f.release != "" && (f.controllers == "bundled" || f.controllers == "bundled-processes") {
+				return fmt.Errorf("--release %q: it is for upstream's controllers; add --controllers DIR, the folder of their programs", f.release)
+			}
+			if f.controllers != "bundled" && f.cluster == "sim" {
+				return fmt.Errorf("--controllers %q: the simulated cluster runs bundled controllers only; add --cluster envtest", f.controllers)
 			}
 			scenarios, err := scenario.Load(args)
 			if err != nil {
 				return err
 			}
-			return f.run(cmd.Context(), scenarios, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			backends, err := f.backends(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return f.run(cmd.Context(), backends, scenarios, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.cluster, "cluster", "sim", "what to run on: sim, in memory and in virtual time")
+	flags.StringVar(&f.cluster, "cluster", "sim", "what to run on: sim, in memory and in virtual time; envtest, a real control plane. Several with commas between")
+	flags.BoolVar(&f.compare, "compare", false, "with several clusters: fail where a scenario leaves other milestones than on the first")
+	flags.Float64Var(&f.speed, "speed", 50, "on a real cluster: how many seconds of boots, pulls and builds pass in one; Kubernetes' own pauses stay")
+	flags.StringVar(&f.controllers, "controllers", "bundled", "on a real cluster: bundled, in this process; bundled-processes; or a `DIR` of programs with the same command line")
+	flags.StringVar(&f.release, "release", "", "with --controllers DIR: the release of upstream's controllers in it, 4.18 ... main; the cluster is made as they need it")
+	flags.StringVar(&f.templates, "templates", "", "with --release: `FOLDER` templates of upstream's repository; default DIR/templates")
+	flags.IntVar(&f.parallel, "parallel", 0, "how many scenarios run side by side; 0 is the cluster's default")
 	flags.Uint64Var(&f.seed, "seed", 1, "seed of the schedule; the same seed gives the same run. A scenario's own seed comes before it")
 	flags.StringVar(&f.json, "json", "", "write the results to `FILE` as JSON")
 	flags.StringVar(&f.junit, "junit", "", "write the results to `FILE` as JUnit XML")
@@ -59,37 +79,30 @@ func runCommand() *cobra.Command {
 }
 
 // run runs scenarios one after the other, and reports even when it was interrupted.
-func (f *runFlags) run(ctx context.Context, scenarios []*scenario.Scenario, stdout, stderr io.Writer) error {
+func (f *runFlags) run(ctx context.Context, backends []backend, scenarios []*scenario.Scenario, stdout, stderr io.Writer) error {
 	start := time.Now()
 	wall := func() time.Duration { return time.Since(start) }
 	suite := &report.Suite{Cluster: f.cluster, Seed: f.seed, Scenarios: []*report.Result{}}
-	shown := newProgress(stderr, len(scenarios))
+	shown := newProgress(stderr, len(scenarios)*len(backends))
 	var failed, broken bool
 	var problems []error
+	var compared *comparison
+	if f.compare {
+		var err error
+		if compared, err = newComparison(); err != nil {
+			return &brokenError{err}
+		}
+	}
 	// Each scenario has a world of its own, so they can run side by side; each by itself stays single-threaded. A history
 	// is written by whoever made it, and dropped as soon as nobody will ask for it: a large library would fill the memory.
-	results := make([]*report.Result, len(scenarios))
+	results := make([][]*report.Result, len(scenarios))
 	written := make([]error, len(scenarios))
 	work := make(chan int)
 	var workers sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(scenarios)) {
+	for slot := range min(f.workers(backends), len(scenarios)) {
 		workers.Go(func() {
 			for i := range work {
-				s := scenarios[i]
-				shown.begin(s.Name)
-				result := run.Scenario(ctx, s, run.Options{Seed: f.seed}, wall)
-				shown.end(s.Name, result.Verdict)
-				if f.history != "" && result.History != nil {
-					file := f.history
-					if len(scenarios) > 1 {
-						file = historyFile(f.history, s.Name)
-					}
-					written[i] = writeFile(file, func(w io.Writer) error { return history.Write(w, result.History) })
-				}
-				if result.Verdict == report.Passed && !f.verbose && f.html == "" {
-					result.History = nil
-				}
-				results[i] = result
+				results[i], written[i] = f.one(ctx, backends, slot, scenarios[i], len(scenarios) > 1, compared, wall, shown)
 			}
 		})
 	}
@@ -107,10 +120,18 @@ func (f *runFlags) run(ctx context.Context, scenarios []*scenario.Scenario, stdo
 		problems = append(problems, fmt.Errorf("interrupted: %s not run", plural(len(scenarios)-begun, "scenario")))
 	}
 	problems = append(problems, written...)
-	for _, result := range results[:begun] {
-		failed = failed || result.Verdict == report.Failed
-		broken = broken || result.Verdict == report.Errored
-		suite.Scenarios = append(suite.Scenarios, result)
+	for _, b := range backends {
+		problems = append(problems, b.close())
+	}
+	for _, list := range results[:begun] {
+		for _, result := range list {
+			failed = failed || result.Verdict == report.Failed
+			broken = broken || result.Verdict == report.Errored
+			suite.Scenarios = append(suite.Scenarios, result)
+		}
+	}
+	if compared != nil {
+		problems = append(problems, compared.stale())
 	}
 	shown.done()
 	problems = append(problems, f.report(suite, stdout))
@@ -124,6 +145,61 @@ func (f *runFlags) run(ctx context.Context, scenarios []*scenario.Scenario, stdo
 		return status(statusFailed)
 	}
 	return nil
+}
+
+// workers is how many scenarios run side by side.
+func (f *runFlags) workers(backends []backend) int {
+	if f.parallel > 0 {
+		return f.parallel
+	}
+	n := backends[0].parallel()
+	for _, b := range backends[1:] {
+		n = min(n, b.parallel())
+	}
+	return n
+}
+
+// one runs one scenario on each of the clusters, and compares what happened there.
+func (f *runFlags) one(ctx context.Context, backends []backend, slot int, s *scenario.Scenario, several bool,
+	compared *comparison, wall func() time.Duration, shown *progress) (results []*report.Result, err error) {
+	var problems []error
+	for n, b := range backends {
+		where := s.Name
+		if len(backends) > 1 {
+			where += " on " + b.name()
+		}
+		shown.begin(where)
+		var result *report.Result
+		if err := run.Lacks(s, b.name(), b.capabilities()); err != nil {
+			result = &report.Result{Name: s.Name, File: s.Pos.File, Scenario: s, Verdict: report.Skipped, Failures: []report.Failure{}, Err: err}
+		} else {
+			result = b.run(ctx, slot, s, run.Options{Seed: f.seed}, wall)
+		}
+		if len(backends) > 1 {
+			result.Cluster = b.name()
+		}
+		if compared != nil && n > 0 {
+			problems = append(problems, compared.compare(results[0], backends[0].name(), result, b.name()))
+		}
+		shown.end(where, result.Verdict)
+		if f.history != "" && result.History != nil {
+			file := f.history
+			if several {
+				file = historyFile(file, s.Name)
+			}
+			if len(backends) > 1 {
+				file = historyFile(file, b.name())
+			}
+			problems = append(problems, writeFile(file, func(w io.Writer) error { return history.Write(w, result.History) }))
+		}
+		results = append(results, result)
+	}
+	for _, result := range results {
+		if result.Verdict == report.Passed && !f.verbose && f.html == "" {
+			result.History = nil
+		}
+	}
+	return results, errors.Join(problems...)
 }
 
 // report writes the results wherever they are wanted.

@@ -1,10 +1,13 @@
-// Crds writes the CustomResourceDefinitions in fixtures/crds.
+// Crds writes the CustomResourceDefinitions in fixtures/crds and in fixtures/releases.
 //
 // The definitions come from the published manifests of the module github.com/openshift/api, at the version that go.mod
 // names, so that the schemas are those of the Go types that everything here is compiled against. Where the module
 // publishes one manifest for each cluster profile and feature set, the plain one is taken: a self-managed cluster with
 // the default feature set. Dropped are all descriptions, which are nine tenths of the text, and the annotations, which
 // speak to the cluster-version-operator. Nothing else is changed.
+//
+// In fixtures/releases is what a cluster needs to run the controllers of upstream's releases: the same, and more kinds,
+// from the version of the module that each release was made with.
 //
 // Usage, from anywhere in the module:
 //
@@ -18,6 +21,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -75,20 +79,37 @@ func run(check bool) error {
 		}
 		want[plural+".yaml"] = content
 	}
-	folder := filepath.Join(root, "fixtures", "crds")
-	if check {
-		return compare(folder, want)
+	ofReleases, err := generateReleases(root, want)
+	if err != nil {
+		return err
 	}
-	return write(folder, want)
+	for _, set := range []struct {
+		folder string
+		want   map[string][]byte
+	}{{"fixtures/crds", want}, {"fixtures/releases", ofReleases}} {
+		if check {
+			err = compare(root, set.folder, set.want)
+		} else {
+			err = write(root, set.folder, set.want)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // module is what `go mod download -json` says of a module.
-type module struct{ Path, Version, Dir, Error string }
+type module struct{ Path, Version, Dir, Error, Sum string }
 
-// download returns the module at the version that go.mod names, and fetches it if it isn't there yet.
+// download returns a module, and fetches it if it isn't there yet: at the version after an @, or else at the one that
+// go.mod names.
 func download(root, path string) (module, error) {
 	cmd := exec.Command("go", "mod", "download", "-json", path)
 	cmd.Dir = root
+	if strings.Contains(path, "@") {
+		cmd.Env = append(os.Environ(), "GONOSUMDB="+apiModule) // the caller knows the checksum
+	}
 	out, err := cmd.Output()
 	var m module
 	if jsonErr := json.Unmarshal(out, &m); jsonErr != nil {
@@ -115,6 +136,11 @@ func generate(m module, plural string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return convert(m, plural, source, text)
+}
+
+// convert returns the content of the file for one kind from the manifest at a path of the module.
+func convert(m module, plural, source string, text []byte) ([]byte, error) {
 	// Strict, so that a field that this version of Kubernetes doesn't know is an error and not lost.
 	var crd apiextensionsv1.CustomResourceDefinition
 	if err := yaml.UnmarshalStrict(text, &crd); err != nil {
@@ -210,8 +236,8 @@ func stripMap(schemas map[string]apiextensionsv1.JSONSchemaProps) {
 }
 
 // compare returns an error that names every file of the folder that isn't as wanted.
-func compare(folder string, want map[string][]byte) error {
-	have, err := read(folder)
+func compare(root, folder string, want map[string][]byte) error {
+	have, err := read(filepath.Join(root, folder))
 	if err != nil {
 		return err
 	}
@@ -227,16 +253,14 @@ func compare(folder string, want map[string][]byte) error {
 		}
 	}
 	if wrong != nil {
-		return fmt.Errorf("stale in fixtures/crds: %s; run `make generate`", strings.Join(wrong, ", "))
+		return fmt.Errorf("stale in %s: %s; run `make generate`", folder, strings.Join(wrong, ", "))
 	}
 	return nil
 }
 
 // write makes the folder hold what is wanted and nothing else.
-func write(folder string, want map[string][]byte) error {
-	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return err
-	}
+func write(root, folder string, want map[string][]byte) error {
+	folder = filepath.Join(root, folder)
 	have, err := read(folder)
 	if err != nil {
 		return err
@@ -252,27 +276,32 @@ func write(folder string, want map[string][]byte) error {
 		if bytes.Equal(have[name], content) {
 			continue
 		}
-		if err := os.WriteFile(filepath.Join(folder, name), content, 0o644); err != nil {
+		path := filepath.Join(folder, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, content, 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// read returns the files of a folder by name.
+// read returns the files below a folder by their paths in it, with slashes.
 func read(folder string) (map[string][]byte, error) {
-	entries, err := os.ReadDir(folder)
+	files := map[string][]byte{}
+	err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(folder, path)
+		if err == nil {
+			files[filepath.ToSlash(name)], err = os.ReadFile(path)
+		}
+		return err
+	})
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	files := make(map[string][]byte, len(entries))
-	for _, entry := range entries {
-		if files[entry.Name()], err = os.ReadFile(filepath.Join(folder, entry.Name())); err != nil {
-			return nil, err
-		}
-	}
-	return files, nil
+	return files, err
 }

@@ -75,10 +75,28 @@ func (d *Durations) complete() {
 	}
 }
 
+// Scaled returns durations that pass speed times as fast.
+func (d Durations) Scaled(speed float64) Durations {
+	d.complete()
+	for _, v := range []*time.Duration{&d.Start, &d.Base, &d.PerPackage, &d.Fail} {
+		*v = time.Duration(float64(*v) / speed)
+	}
+	d.PullBandwidth = int64(float64(d.PullBandwidth) * speed)
+	d.PushBandwidth = int64(float64(d.PushBandwidth) * speed)
+	return d
+}
+
 // IsBuildPod tells whether this component runs a pod.
 func IsBuildPod(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == ContainerBuild })
+	return isBuild(pod.Spec.Containers) || isBuild(pod.Spec.InitContainers)
 }
+
+func isBuild(containers []corev1.Container) bool {
+	return slices.ContainsFunc(containers, func(c corev1.Container) bool { return c.Name == ContainerBuild })
+}
+
+// inTurn tells whether image-build is an init container, so that the pod's containers start after it.
+func inTurn(pod *corev1.Pod) bool { return isBuild(pod.Spec.InitContainers) }
 
 // New declares the component "build-pod".
 func New(o Options) component.Component {
@@ -195,7 +213,7 @@ func (k *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	r.observe()
 	status := r.status()
 	if !equality.Semantic.DeepEqual(pod.Status, status) {
-		was := pod.Status.Phase
+		was := running(&pod.Status)
 		pod.Status = status
 		if err := k.env.Client.Status().Update(ctx, &pod); err != nil {
 			if apierrors.IsNotFound(err) {
@@ -203,9 +221,9 @@ func (k *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 			}
 			return reconcile.Result{}, fmt.Errorf("update status of pod %s: %w", pod.Name, err)
 		}
-		if was != corev1.PodRunning && status.Phase == corev1.PodRunning {
-			for _, c := range pod.Spec.Containers {
-				k.env.Recorder.Eventf(&pod, nil, corev1.EventTypeNormal, "Started", "Starting", "Started container %s", c.Name)
+		for _, name := range running(&status) {
+			if !slices.Contains(was, name) {
+				k.env.Recorder.Eventf(&pod, nil, corev1.EventTypeNormal, "Started", "Starting", "Started container %s", name)
 			}
 		}
 	}
@@ -216,6 +234,17 @@ func (k *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, k.remove(ctx, &pod)
 	}
 	return result, nil
+}
+
+// running lists the containers that a status shows running.
+func running(s *corev1.PodStatus) []string {
+	var names []string
+	for _, cs := range slices.Concat(s.InitContainerStatuses, s.ContainerStatuses) {
+		if cs.State.Running != nil {
+			names = append(names, cs.Name)
+		}
+	}
+	return names
 }
 
 // resume finds out where a pod stands: a new one mounts its volumes, and one whose process was lost starts over. It
@@ -243,12 +272,14 @@ func (k *reconciler) resume(ctx context.Context, r *podRun, now time.Time) (stri
 		return missing, err
 	}
 	r.phase, r.due = starting, now.Add(r.opts.Durations.Start)
-	if r.pod.Status.Phase == corev1.PodRunning {
-		r.due = now
-		for _, c := range r.pod.Status.ContainerStatuses {
-			if c.State.Running != nil {
-				r.started = c.State.Running.StartedAt.Time
-			}
+	for _, c := range slices.Concat(r.pod.Status.ContainerStatuses, r.pod.Status.InitContainerStatuses) {
+		switch {
+		case c.State.Running != nil && inTurn(r.pod) && c.Name != ContainerBuild:
+			r.due, r.followed = now, c.State.Running.StartedAt.Time
+		case c.State.Running != nil:
+			r.due, r.started = now, c.State.Running.StartedAt.Time
+		case c.State.Terminated != nil && c.Name == ContainerBuild && inTurn(r.pod):
+			r.due, r.started = now, c.State.Terminated.StartedAt.Time
 		}
 	}
 	return "", nil
@@ -276,16 +307,15 @@ func (r *podRun) status() corev1.PodStatus {
 		s.HostIP, s.HostIPs = r.hostIP, []corev1.HostIP{{IP: r.hostIP}}
 	}
 	running, last, code := 0, time.Time{}, 0
-	s.ContainerStatuses = nil
-	for _, c := range r.pod.Spec.Containers {
+	describe := func(c corev1.Container, started time.Time, waiting string) corev1.ContainerStatus {
 		cs := corev1.ContainerStatus{Name: c.Name, Image: c.Image, Started: ptr.To(false)}
 		e, done := r.exit[c.Name]
 		switch {
 		case done:
 			t := &corev1.ContainerStateTerminated{
-				ExitCode: int32(e.code), Reason: e.reason, StartedAt: stamp(r.started), FinishedAt: stamp(e.at),
+				ExitCode: int32(e.code), Reason: e.reason, StartedAt: stamp(started), FinishedAt: stamp(e.at),
 			}
-			if r.started.IsZero() { // killed before it ran
+			if started.IsZero() { // killed before it ran
 				t.StartedAt, t.ExitCode, t.Reason = metav1.Time{}, 137, "ContainerStatusUnknown"
 				t.Message = "The container could not be located when the pod was terminated"
 			} else if e.code != 0 && c.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError {
@@ -296,33 +326,51 @@ func (r *podRun) status() corev1.PodStatus {
 			if e.at.After(last) {
 				last = e.at
 			}
-		case !r.started.IsZero():
-			running++
-			cs.State.Running = &corev1.ContainerStateRunning{StartedAt: stamp(r.started)}
+		case !started.IsZero():
+			cs.State.Running = &corev1.ContainerStateRunning{StartedAt: stamp(started)}
 			cs.Ready, cs.Started = true, ptr.To(true)
 		default:
-			cs.State.Waiting = &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}
+			cs.State.Waiting = &corev1.ContainerStateWaiting{Reason: waiting}
 		}
-		if !r.started.IsZero() {
+		if !started.IsZero() {
 			cs.ContainerID = "cri-o://" + identifier(string(r.pod.UID)+c.Name, 64)
 			cs.ImageID = c.Image
+		}
+		return cs
+	}
+	started, waiting, initialized := r.started, "ContainerCreating", true
+	if inTurn(r.pod) {
+		started, waiting = r.followed, "PodInitializing"
+		e, done := r.exit[ContainerBuild]
+		initialized = done && e.code == 0
+		s.InitContainerStatuses = nil
+		for _, c := range r.pod.Spec.InitContainers {
+			cs := describe(c, r.started, "PodInitializing")
+			cs.Ready = initialized
+			s.InitContainerStatuses = append(s.InitContainerStatuses, cs)
+		}
+	}
+	s.ContainerStatuses = nil
+	for _, c := range r.pod.Spec.Containers {
+		cs := describe(c, started, waiting)
+		if cs.State.Running != nil {
+			running++
 		}
 		s.ContainerStatuses = append(s.ContainerStatuses, cs)
 	}
 	slices.SortFunc(s.ContainerStatuses, func(a, b corev1.ContainerStatus) int { return strings.Compare(a.Name, b.Name) })
 
-	all := len(r.pod.Spec.Containers)
 	ready, reason, at := corev1.ConditionFalse, "ContainersNotReady", r.created
 	switch {
-	case len(r.exit) == all && code == 0:
+	case r.phase == ended && code == 0:
 		s.Phase, reason, at = corev1.PodSucceeded, "PodCompleted", last
-	case len(r.exit) == all:
+	case r.phase == ended:
 		s.Phase, reason, at = corev1.PodFailed, "PodFailed", last
-	case r.started.IsZero():
+	case started.IsZero():
 		s.Phase = corev1.PodPending
 	default:
-		s.Phase, at = corev1.PodRunning, r.started
-		if running == all {
+		s.Phase, at = corev1.PodRunning, started
+		if running == len(r.pod.Spec.Containers) {
 			ready, reason = corev1.ConditionTrue, ""
 		} else if len(r.exit) > 0 {
 			at = last
@@ -335,12 +383,18 @@ func (r *podRun) status() corev1.PodStatus {
 		s.PodIP = fmt.Sprintf("10.%d.%d.%d", 128+sum>>24%4, sum>>8&0xff, 1+sum%254)
 		s.PodIPs = []corev1.PodIP{{IP: s.PodIP}}
 	}
-	initialized := ""
-	if s.Phase == corev1.PodSucceeded {
-		initialized = "PodCompleted"
+	begun, why, since := corev1.ConditionTrue, "", r.created
+	switch {
+	case !initialized:
+		begun, why = corev1.ConditionFalse, "ContainersNotInitialized"
+	case s.Phase == corev1.PodSucceeded:
+		why = "PodCompleted"
+	}
+	if inTurn(r.pod) && initialized {
+		since = r.exit[ContainerBuild].at
 	}
 	sandbox := corev1.ConditionFalse
-	if s.Phase == corev1.PodRunning {
+	if !r.started.IsZero() && r.phase != ended {
 		sandbox = corev1.ConditionTrue
 	}
 	set := func(kind corev1.PodConditionType, status corev1.ConditionStatus, reason string, at time.Time) {
@@ -354,6 +408,9 @@ func (r *podRun) status() corev1.PodStatus {
 			}
 			c.Message = "containers with unready status: [" + strings.Join(names, " ") + "]"
 		}
+		if reason == "ContainersNotInitialized" {
+			c.Message = "containers with incomplete status: [" + ContainerBuild + "]"
+		}
 		for i, old := range s.Conditions {
 			if old.Type == kind {
 				if old.Status == status {
@@ -366,7 +423,7 @@ func (r *podRun) status() corev1.PodStatus {
 		s.Conditions = append(s.Conditions, c)
 	}
 	set(corev1.PodReadyToStartContainers, sandbox, "", at)
-	set(corev1.PodInitialized, corev1.ConditionTrue, initialized, r.created)
+	set(corev1.PodInitialized, begun, why, since)
 	set(corev1.PodReady, ready, reason, at)
 	set(corev1.ContainersReady, ready, reason, at)
 	return s

@@ -4,8 +4,9 @@
 // # The component
 //
 // [New] declares the component "build-pod". It runs each scheduled pod (spec.nodeName is set) that has a container
-// named image-build, see [IsBuildPod]; all other containers of the pod are taken for the one that waits for the build
-// and hands the digest over (wait-for-done). A pod goes through
+// named image-build, see [IsBuildPod]; all other containers of the pod are taken for the one that hands the digest over:
+// wait-for-done beside image-build, or, where that is an init container, as in upstream's releases from 4.20 on,
+// create-digest-configmap after it. A pod goes through
 //
 //	Pending   ContainerCreating: the ConfigMaps and Secrets of its volumes must exist, or else it stays there with an
 //	          event FailedMount and tries again
@@ -13,6 +14,15 @@
 //	Succeeded 0/2 Completed
 //	Failed    0/2 Error: both containers ended with 1, and the log's tail is the termination message where the
 //	          container's terminationMessagePolicy is FallbackToLogsOnError
+//
+// and with an init container through
+//
+//	Pending   PodInitializing until the mounts are there, then Init:0/1 while image-build runs
+//	Running   1/1 for a second, a second after image-build has ended
+//	Succeeded 0/1 Completed
+//	Failed    Init:Error when image-build failed, and nothing followed; 0/1 Error when the digest could not be written
+//
+// A ConfigMap with the digest that exists is updated, unless the container's command says `oc create configmap`.
 //
 // A deleted pod is stopped at once (exit code 143) and then removed with grace period 0, as the kubelet does.
 //
@@ -65,8 +75,7 @@
 //
 // # What it does not do
 //
-// It does not pull the containers' own images, so that there is no ImagePullBackOff. The layout of newer releases,
-// with image-build as init container, is not run. Retries inside the pod (MAX_RETRIES of older releases) are not made:
+// It does not pull the containers' own images, so that there is no ImagePullBackOff. Retries inside the pod (MAX_RETRIES of older releases) are not made:
 // each pod tries once. Ignition's files, scriptlets, file conflicts and dependencies beyond those that a [Package]
 // names are not applied. Signature policy, registries.conf (mirrors), entitlements, trust bundles and proxies are not
 // looked at. A node that reboots does not take its build pods with it unless it is drained.

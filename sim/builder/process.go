@@ -43,7 +43,8 @@ const (
 	pulling
 	building
 	pushing
-	digesting // image-build has ended, wait-for-done has not
+	following // image-build was an init container and has ended well, the container after it has not started
+	digesting // image-build has ended, the container that writes the digest has not
 	ended
 	hung
 )
@@ -53,7 +54,9 @@ type process struct {
 	phase   phase
 	due     time.Time // when the phase ends
 	created time.Time // status.startTime
-	started time.Time // of the containers
+	started time.Time // of image-build, and of the containers beside it
+
+	followed time.Time // of the containers after it
 
 	mounts   map[string]map[string][]byte // volume -> key -> content, as last seen
 	plan     *plan
@@ -61,7 +64,7 @@ type process struct {
 	image    v1.Image
 	digest   string
 	log      bytes.Buffer // of image-build
-	waitLog  bytes.Buffer // of wait-for-done
+	waitLog  bytes.Buffer // of the container that writes the digest
 	exit     map[string]exit
 	hostIP   string
 	observed map[string]bool // containers whose log was observed
@@ -97,6 +100,11 @@ type podRun struct {
 	caller string
 }
 
+// containers are all of the pod, init containers first.
+func (r *podRun) containers() []corev1.Container {
+	return slices.Concat(r.pod.Spec.InitContainers, r.pod.Spec.Containers)
+}
+
 // fileAt returns the content of a file that a volume provides to the container image-build.
 func (r *podRun) fileAt(name string) ([]byte, bool) {
 	for _, f := range r.mountedFiles() {
@@ -115,7 +123,7 @@ type mountedFile struct {
 // mountedFiles lists the files of all volumes as the container image-build sees them, in the order of its mounts.
 func (r *podRun) mountedFiles() []mountedFile {
 	var files []mountedFile
-	for _, c := range r.pod.Spec.Containers {
+	for _, c := range r.containers() {
 		if c.Name != ContainerBuild {
 			continue
 		}
@@ -172,7 +180,7 @@ func (r *podRun) contextFile(src string) ([]byte, bool) {
 // env returns an environment variable of the container image-build, or else of another one.
 func (r *podRun) env(key string) string {
 	value := ""
-	for _, c := range r.pod.Spec.Containers {
+	for _, c := range r.containers() {
 		for _, e := range c.Env {
 			if e.Name == key && (value == "" || c.Name == ContainerBuild) {
 				value = e.Value
@@ -280,6 +288,11 @@ func (r *podRun) advance(ctx context.Context, now time.Time) (time.Time, error) 
 				return time.Time{}, err
 			}
 			r.push(ctx)
+		case following:
+			if r.followed.IsZero() { // otherwise another process saw them start
+				r.followed = r.due
+			}
+			r.phase, r.due = digesting, r.due.Add(time.Second)
 		case digesting:
 			if err := r.finish(ctx); err != nil {
 				return time.Time{}, err
@@ -317,7 +330,7 @@ func (r *podRun) fail(err error) {
 	r.end(ContainerBuild, exit{code: 1, at: r.due})
 }
 
-// end ends a container. When it is image-build, the others see it within a second.
+// end ends a container. When it is image-build, the others see it within a second, or start then.
 func (r *podRun) end(container string, e exit) {
 	if e.at.IsZero() {
 		e.at = r.due
@@ -334,6 +347,12 @@ func (r *podRun) end(container string, e exit) {
 	r.exit[container] = e
 	if container == ContainerBuild {
 		r.phase, r.due = digesting, e.at.Add(time.Second)
+		if inTurn(r.pod) {
+			r.phase = following
+			if e.code != 0 {
+				r.phase = ended // what would have followed never starts
+			}
+		}
 	}
 }
 
@@ -537,6 +556,16 @@ func (r *podRun) finish(ctx context.Context) error {
 	return nil
 }
 
+// creates tells whether the pod's script writes the ConfigMap by `oc create configmap`, which fails when there is one: so
+// do the releases up to 4.19. Later ones update it.
+func (r *podRun) creates() bool {
+	return slices.ContainsFunc(r.pod.Spec.Containers, func(c corev1.Container) bool {
+		return slices.ContainsFunc(slices.Concat(c.Command, c.Args), func(text string) bool {
+			return strings.Contains(text, "oc create configmap")
+		})
+	})
+}
+
 // handOver writes the ConfigMap with the digest.
 func (r *podRun) handOver(ctx context.Context) error {
 	r.waitLog.Reset() // an attempt that a crash cut off may have written to it
@@ -559,6 +588,9 @@ func (r *podRun) handOver(ctx context.Context) error {
 	cm.Data = map[string]string{"digest": r.digest}
 	err := r.client.Create(ctx, &cm)
 	verb := "created"
+	if apierrors.IsAlreadyExists(err) && r.creates() {
+		return &ExitError{Code: 1, Message: fmt.Sprintf("error: failed to create configmap: %v", err)}
+	}
 	if apierrors.IsAlreadyExists(err) {
 		var old corev1.ConfigMap
 		if err := r.live.Get(ctx, client.ObjectKeyFromObject(&cm), &old); err != nil {
@@ -585,7 +617,10 @@ func (r *podRun) handOver(ctx context.Context) error {
 
 // kill ends what still runs, as SIGTERM does.
 func (r *podRun) kill(now time.Time) {
-	for _, c := range r.pod.Spec.Containers {
+	for _, c := range r.containers() {
+		if inTurn(r.pod) && c.Name != ContainerBuild && r.followed.IsZero() {
+			continue // it never started
+		}
 		if _, done := r.exit[c.Name]; !done {
 			r.due = now
 			r.end(c.Name, exit{code: 143, at: now})
@@ -599,7 +634,7 @@ func (r *podRun) observe() {
 	if r.observed == nil {
 		r.observed = map[string]bool{}
 	}
-	for _, c := range r.pod.Spec.Containers {
+	for _, c := range r.containers() {
 		e, done := r.exit[c.Name]
 		if !done || r.observed[c.Name] || r.started.IsZero() {
 			continue

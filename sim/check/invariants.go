@@ -63,7 +63,7 @@ func newInvariants() []*invariant {
 		{Invariant: Invariant{"I5", "what a finished build needed is cleaned up"}, observe: nothing, finish: cleanedUp},
 		{Invariant: Invariant{"I6", "a MachineOSBuild's conditions only move forward"}, observe: forward},
 		{Invariant: Invariant{"I9", "updatedMachineCount counts only nodes with the pool's config and image"}, observe: newCounts().observe},
-		{Invariant: Invariant{"I11", "no component panics or fails without end"}, observe: newErrors().observe},
+		{Invariant: Invariant{"I11", "no component panics, exits or fails without end"}, observe: newErrors().observe},
 	}
 	for _, i := range list {
 		// The first violation says it; what follows from it would only hide it.
@@ -652,6 +652,8 @@ func (e *errors) observe(s *State, r *history.Record) []string {
 	switch r.Component.Event {
 	case "panic":
 		return []string{r.Component.Name + " panicked: " + r.Component.Message}
+	case "exited":
+		return []string{r.Component.Name + " exited: " + r.Component.Message}
 	case "error":
 		key := r.Component.Name + " " + r.Component.Key
 		times := append(slices.DeleteFunc(e.times[key], func(t time.Duration) bool { return t < s.Time-time.Minute }), s.Time)

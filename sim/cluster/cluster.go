@@ -73,8 +73,13 @@ type Options struct {
 	Begin func(start time.Time)
 	// Observe, where not nil, sees each record of the history.
 	Observe func(*history.Record)
-	// Kube says that the cluster has kube's controllers and scheduler, so that none need to be modelled.
+	// Kube says that the cluster has kube's controllers and scheduler, and all definitions, so that none need to be brought.
 	Kube bool
+	// Foundation, where not nil, creates what the controllers of another release need before there are pools and nodes, in
+	// place of what the bundled ones need.
+	Foundation func(admin client.Client, baseImage string) error
+	// RevertReboots is the number of reboots of a revert from a layered image; see [node.FleetOptions].
+	RevertReboots int
 	// Durations say how long things of the world take; zero means each part's defaults.
 	Durations Durations
 	// Break, where not nil, changes the declarations of components before they start. Tests break them with it, to see
@@ -109,6 +114,9 @@ type Durations struct {
 	Provision time.Duration
 }
 
+// Namespaces are those that every cluster has.
+var Namespaces = []string{"default", "kube-system", "openshift-config", layering.Namespace, "openshift-machine-api", "openshift-image-registry"}
+
 // Scheme returns the types that a cluster knows.
 func Scheme() (*runtime.Scheme, error) {
 	s := runtime.NewScheme()
@@ -139,7 +147,11 @@ func Assemble(t scenario.Topology, e Engine, o Options) (*Cluster, error) {
 	if err := e.Open(c); err != nil {
 		return c, err
 	}
-	c.admin = e.Client("admin")
+	admin, err := e.Client("admin")
+	if err != nil {
+		return c, err
+	}
+	c.admin = admin
 	if err := c.makeRegistry(); err != nil {
 		return c, err
 	}
@@ -153,9 +165,15 @@ func Assemble(t scenario.Topology, e Engine, o Options) (*Cluster, error) {
 		Clock:           e.Clock(), Transport: c.transport, Seed: o.Seed,
 		Observe: func(n history.Node) { c.observeMachine(n) },
 		Wake:    e.Wake, Before: c.Faults.Node,
-		Durations: o.Durations.Node,
+		Durations: o.Durations.Node, RevertReboots: o.RevertReboots,
 	})
 	if err := c.start(repositories, o); err != nil {
+		return c, err
+	}
+	if o.Foundation == nil {
+		o.Foundation = c.foundation
+	}
+	if err := o.Foundation(c.admin, c.BaseImage); err != nil {
 		return c, err
 	}
 	if err := c.install(); err != nil {
@@ -230,7 +248,7 @@ func (c *Cluster) start(repositories *builder.Repositories, o Options) error {
 		{"machine-api", 1, []component.Component{machine.New(machine.Options{
 			Boot: c.boot, Remove: c.remove, Provision: o.Durations.Provision})}},
 	}
-	if err := c.installAPI(); err != nil {
+	if err := c.installAPI(o.Kube); err != nil {
 		return err
 	}
 	for _, p := range processes {
@@ -249,18 +267,20 @@ func (c *Cluster) start(repositories *builder.Repositories, o Options) error {
 	return nil
 }
 
-// installAPI creates namespaces and CRDs.
-func (c *Cluster) installAPI() error {
-	crds, err := fixtures.CRDs()
-	if err != nil {
-		return err
-	}
-	for _, crd := range crds {
-		if err := c.create(crd.DeepCopy()); err != nil {
+// installAPI creates definitions, where there are none yet, and namespaces.
+func (c *Cluster) installAPI(defined bool) error {
+	if !defined {
+		crds, err := fixtures.CRDs()
+		if err != nil {
 			return err
 		}
+		for _, crd := range crds {
+			if err := c.create(crd.DeepCopy()); err != nil {
+				return err
+			}
+		}
 	}
-	for _, name := range []string{"default", "kube-system", "openshift-config", layering.Namespace, "openshift-machine-api", "openshift-image-registry"} {
+	for _, name := range Namespaces {
 		if err := c.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
 			return err
 		}
@@ -299,8 +319,8 @@ func (c *Cluster) create(o client.Object) error {
 	return nil
 }
 
-// install creates what an installer and the topology bring.
-func (c *Cluster) install() error {
+// foundation creates what the bundled controllers need.
+func (c *Cluster) foundation(client.Client, string) error {
 	objects := []client.Object{
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: layering.Namespace, Name: layering.BuilderServiceAccount}},
 		&corev1.ConfigMap{
@@ -335,11 +355,18 @@ func (c *Cluster) install() error {
 	for _, role := range []string{layering.MasterPool, layering.WorkerPool} {
 		objects = append(objects, machineConfig(role))
 	}
-	for _, p := range c.topology.Pools {
-		objects = append(objects, pool(p))
-	}
 	for _, o := range objects {
 		if err := c.create(o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// install creates what the topology brings.
+func (c *Cluster) install() error {
+	for _, p := range c.topology.Pools {
+		if err := c.create(pool(p)); err != nil {
 			return err
 		}
 	}
@@ -395,7 +422,8 @@ func pool(p scenario.Pool) *mcfgv1.MachineConfigPool {
 		selector = &metav1.LabelSelector{MatchLabels: map[string]string{layering.MachineConfigRole: p.Name}}
 	}
 	o := &mcfgv1.MachineConfigPool{
-		ObjectMeta: metav1.ObjectMeta{Name: p.Name},
+		// The label is upstream's handle on one pool; its template controller selects pools by it.
+		ObjectMeta: metav1.ObjectMeta{Name: p.Name, Labels: map[string]string{"pools.operator.machineconfiguration.openshift.io/" + p.Name: ""}},
 		Spec: mcfgv1.MachineConfigPoolSpec{
 			MachineConfigSelector: selector, Paused: p.Paused,
 			NodeSelector: &metav1.LabelSelector{MatchLabels: map[string]string{layering.NodeRolePrefix + p.Name: ""}},

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"math/rand/v2"
 	"net/http"
 	"time"
@@ -9,10 +10,16 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/layersim/layersim/controllers/component"
+	"github.com/layersim/layersim/sim/builder"
 	"github.com/layersim/layersim/sim/history"
+	"github.com/layersim/layersim/sim/machine"
+	"github.com/layersim/layersim/sim/node"
 	"github.com/layersim/layersim/sim/registry"
 	"github.com/layersim/layersim/sim/world"
 )
+
+// ErrBroken is in the error of a Step when it is the cluster that broke, so that nothing is known of the scenario.
+var ErrBroken = errors.New("the cluster broke")
 
 // Engine is what differs between kinds of clusters: where the API server is, what drives components, and what time is.
 // Step, and all methods that are not said to be otherwise, are called from one goroutine.
@@ -38,7 +45,7 @@ type Engine interface {
 	// Transport is the way of a caller to the cluster's registry.
 	Transport(r *registry.Registry, caller string) http.RoundTripper
 	// Client returns a client that writes under a name.
-	Client(author string) client.WithWatch
+	Client(author string) (client.WithWatch, error)
 
 	// Start adds a process and starts it.
 	Start(name string, replicas int, components ...component.Component) error
@@ -92,3 +99,11 @@ func (t Timing) Of(d time.Duration) time.Duration { return time.Duration(float64
 
 // Within is how long a step may take.
 func (t Timing) Within(d time.Duration) time.Duration { return max(t.Of(d), t.Patience) }
+
+// Scaled returns the durations of a world that is speed times as fast as the real one.
+func Scaled(speed float64) Durations {
+	return Durations{
+		Node: node.Durations{}.Scaled(speed), Build: builder.Durations{}.Scaled(speed),
+		Provision: time.Duration(float64(machine.Provision) / speed),
+	}
+}

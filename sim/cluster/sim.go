@@ -110,8 +110,8 @@ func (s *simulated) Transport(r *registry.Registry, caller string) http.RoundTri
 	return r.Transport(caller)
 }
 
-func (s *simulated) Client(author string) client.WithWatch {
-	return s.store.Client(store.ClientOptions{Author: author})
+func (s *simulated) Client(author string) (client.WithWatch, error) {
+	return s.store.Client(store.ClientOptions{Author: author}), nil
 }
 
 func (s *simulated) Start(name string, replicas int, components ...component.Component) error {

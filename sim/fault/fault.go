@@ -65,57 +65,59 @@ type armed struct {
 
 // Arm lets a fault strike from now on.
 func (i *Injector) Arm(f scenario.Fault) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
 	a := &armed{Fault: f}
+	i.mu.Lock()
 	i.faults = append(i.faults, a)
 	i.record(a, "armed", fmt.Sprintf("on %s do %s", f.On, f.Do))
-	if f.Duration > 0 && f.Do != "delay" {
-		i.Later(f.Duration, func() {
-			i.mu.Lock()
-			defer i.mu.Unlock()
-			i.heal(a)
-		})
-	}
-	switch f.On {
-	case "repository":
+	if f.On == "repository" {
 		i.repository(a, true)
-	case "node":
-		if f.Do == "power-off" {
-			i.PowerOff(f.Object)
-			i.strike(a, "machine "+f.Object+" lost power")
-		}
+	}
+	i.mu.Unlock()
+	if f.Duration > 0 && f.Do != "delay" {
+		i.Later(f.Duration, func() { i.heal(a) })
+	}
+	if a.power() {
+		i.PowerOff(f.Object) // not under the lock: what is due on the machine asks for faults
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		i.strike(a, "machine "+f.Object+" lost power")
 	}
 }
+
+func (a *armed) power() bool { return a.On == "node" && a.Do == "power-off" }
 
 // Heal ends faults by name, or all faults on a place.
 func (i *Injector) Heal(name string) error {
 	i.mu.Lock()
-	defer i.mu.Unlock()
-	found := false
+	var found []*armed
 	for _, a := range i.faults {
-		if a.Name != name && a.On != name {
-			continue
+		if a.Name == name || a.On == name {
+			found = append(found, a)
 		}
-		found = true
-		i.heal(a)
 	}
-	if !found {
+	i.mu.Unlock()
+	if len(found) == 0 {
 		return fmt.Errorf("heal %s: no fault of that name or place was armed", name)
+	}
+	for _, a := range found {
+		i.heal(a)
 	}
 	return nil
 }
 
 func (i *Injector) heal(a *armed) {
-	if a.healed {
-		return
+	i.mu.Lock()
+	was := a.healed
+	if !was {
+		i.end(a)
 	}
-	i.end(a)
-	if a.On == "node" && a.Do == "power-off" {
+	i.mu.Unlock()
+	if !was && a.power() {
 		i.PowerOn(a.Object)
 	}
 }
 
+// end is the end of a fault. The caller holds the lock.
 func (i *Injector) end(a *armed) {
 	a.healed = true
 	if a.On == "repository" {

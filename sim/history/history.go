@@ -127,7 +127,7 @@ type Step struct {
 // Component is a fact about a component.
 type Component struct {
 	Name    string `json:"name"`
-	Event   string `json:"event"` // started, stopped, crashed, error, panic, leading
+	Event   string `json:"event"` // started, stopped, crashed, exited, error, panic, leading
 	Key     string `json:"key,omitempty"`
 	Message string `json:"message,omitempty"`
 }

@@ -91,9 +91,12 @@ type Options struct {
 	// Nil removes nothing.
 	Remove func(*machinev1beta1.Machine) error
 
-	// Provision is how long the cloud takes to make an instance; zero means 2 min.
+	// Provision is how long the cloud takes to make an instance; zero means [Provision].
 	Provision time.Duration
 }
+
+// Provision is how long the cloud takes to make an instance, unless it is said otherwise.
+const Provision = 2 * time.Minute
 
 // A request names a MachineSet or a Machine by the prefix of its name.
 const (
@@ -104,7 +107,7 @@ const (
 // New returns the component.
 func New(o Options) component.Component {
 	if o.Provision == 0 {
-		o.Provision = 2 * time.Minute
+		o.Provision = Provision
 	}
 	return component.Component{
 		Name: "machine-api",

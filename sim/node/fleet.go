@@ -87,6 +87,16 @@ func (d *Durations) setDefaults() {
 	}
 }
 
+// Scaled returns durations that pass speed times as fast. Those that wait for controllers are left as they are.
+func (d Durations) Scaled(speed float64) Durations {
+	d.setDefaults()
+	for _, v := range []*time.Duration{&d.Shutdown, &d.Boot, &d.KubeletReady, &d.Daemon, &d.RebaseFixed, &d.PodStart, &d.MonitorGrace} {
+		*v = time.Duration(float64(*v) / speed)
+	}
+	d.Bandwidth = int64(float64(d.Bandwidth) * speed)
+	return d
+}
+
 // Fleet is all machines of a cluster.
 type Fleet struct {
 	options FleetOptions

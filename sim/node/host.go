@@ -3,6 +3,7 @@ package node
 import (
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/layersim/layersim/sim/history"
@@ -27,6 +28,7 @@ type Host struct {
 	fleet *Fleet
 	spec  HostSpec
 	index int
+	turn  sync.Mutex // taken before the fleet's lock
 
 	power       power
 	due         time.Time
@@ -227,6 +229,9 @@ func (h *Host) reboot(now time.Time, reason string) {
 // advance lets everything happen that is due.
 func (h *Host) advance(now time.Time) {
 	f := h.fleet
+	// What is due happens once, whoever comes first; the fleet's lock alone doesn't do, as it isn't held while others are asked.
+	h.turn.Lock()
+	defer h.turn.Unlock()
 	for {
 		f.mu.Lock()
 		if (h.power != stopping && h.power != booting) || now.Before(h.due) {

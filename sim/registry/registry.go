@@ -206,10 +206,13 @@ func (r *Registry) Journal() []history.Registry {
 }
 
 // ServeHTTP answers a request from a listener. The caller in the journal is empty.
-func (r *Registry) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+func (r *Registry) ServeHTTP(w http.ResponseWriter, request *http.Request) { r.Serve(w, request, "") }
+
+// Serve answers a request from a listener that knows who asks.
+func (r *Registry) Serve(w http.ResponseWriter, request *http.Request, caller string) {
 	request = request.Clone(request.Context())
 	request.URL.Host = request.Host
-	response, err := r.do(request, "")
+	response, err := r.do(request, caller)
 	if err != nil {
 		if h, ok := w.(http.Hijacker); ok {
 			if conn, _, err := h.Hijack(); err == nil {

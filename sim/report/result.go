@@ -30,6 +30,8 @@ type Result struct {
 	Name    string `json:"name"`
 	File    string `json:"file"`
 	Verdict string `json:"verdict"`
+	// Cluster is the one that it was run on, where a suite has several.
+	Cluster string `json:"cluster,omitempty"`
 	// VirtualSeconds and WallSeconds count from the scenario's first step, and from the making of its cluster.
 	VirtualSeconds float64   `json:"virtualSeconds"`
 	WallSeconds    float64   `json:"wallSeconds"`

@@ -270,6 +270,8 @@ func component(e *Entry, c *history.Component) {
 	switch c.Event {
 	case "crashed":
 		e.Tone = Warn
+	case "exited":
+		e.Tone = Bad
 	case "panic":
 		e.Tone, e.again = Bad, true
 		e.Text = join("panic in "+c.Key, c.Message)

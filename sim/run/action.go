@@ -74,7 +74,7 @@ func (r *runner) perform(a *scenario.Action) (string, error) {
 		return fmt.Sprintf("write %d files", len(a.Files)), nil
 	case "wait":
 		r.pause = true
-		c.Engine.Deadline(c.Engine.Timing().Of(a.Duration), func() { r.pause = false })
+		r.Deadline(r.Timing().Of(a.Duration), func() { r.pause = false })
 		return "wait " + a.Duration.String(), nil
 	case "image":
 		return r.registry(a.Registry)
@@ -85,8 +85,11 @@ func (r *runner) perform(a *scenario.Action) (string, error) {
 // apply creates an object, or merges it over the one that is there.
 func (r *runner) apply(ctx context.Context, o *unstructured.Unstructured, merge bool) error {
 	name := strings.ToLower(o.GetKind()) + "/" + o.GetName()
-	cl := r.cluster.Engine.Client(author)
-	err := cl.Create(ctx, o.DeepCopy())
+	cl, err := r.Client(author)
+	if err != nil {
+		return err
+	}
+	err = cl.Create(ctx, o.DeepCopy())
 	if !merge || !apierrors.IsAlreadyExists(err) {
 		if err != nil {
 			return fmt.Errorf("create %s: %w", name, err)
@@ -105,7 +108,10 @@ func (r *runner) apply(ctx context.Context, o *unstructured.Unstructured, merge 
 
 // targets performs the verbs that patch or delete objects.
 func (r *runner) targets(ctx context.Context, a *scenario.Action) (string, error) {
-	cl := r.cluster.Engine.Client(author)
+	cl, err := r.Client(author)
+	if err != nil {
+		return "", err
+	}
 	var done []string
 	for _, t := range a.Targets {
 		gvk, _, ok := scenario.KindOf(t.Kind)
@@ -146,7 +152,11 @@ func (r *runner) find(kind string, ref scenario.Ref) ([]*unstructured.Unstructur
 	}
 	var list unstructured.UnstructuredList
 	list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
-	if err := r.cluster.Engine.Client(author).List(context.Background(), &list); err != nil {
+	cl, err := r.Client(author)
+	if err != nil {
+		return nil, err
+	}
+	if err := cl.List(context.Background(), &list); err != nil {
 		return nil, fmt.Errorf("list %s: %w", kind, err)
 	}
 	var found []*unstructured.Unstructured
@@ -161,9 +171,9 @@ func (r *runner) find(kind string, ref scenario.Ref) ([]*unstructured.Unstructur
 
 func (r *runner) processes(a *scenario.Action) error {
 	for _, name := range a.Names {
-		p := r.cluster.Engine.Process(name)
+		p := r.Process(name)
 		if p == nil {
-			return fmt.Errorf("%s %s: there is no such component; there are %s", a.Verb, name, strings.Join(r.cluster.Engine.Processes(), ", "))
+			return fmt.Errorf("%s %s: there is no such component; there are %s", a.Verb, name, strings.Join(r.Processes(), ", "))
 		}
 		var err error
 		switch a.Verb {
@@ -183,9 +193,9 @@ func (r *runner) processes(a *scenario.Action) error {
 
 // crash arms a crash. It is accounted for like a fault: one that never happens fails the scenario.
 func (r *runner) crash(c *scenario.Crash) (string, error) {
-	p := r.cluster.Engine.Process(c.Component)
+	p := r.Process(c.Component)
 	if p == nil {
-		return "", fmt.Errorf("crash %s: there is no such component; there are %s", c.Component, strings.Join(r.cluster.Engine.Processes(), ", "))
+		return "", fmt.Errorf("crash %s: there is no such component; there are %s", c.Component, strings.Join(r.Processes(), ", "))
 	}
 	fired := r.cluster.Faults.Track(fmt.Sprintf("crash of %s %s write %d", c.Component, c.When, c.Write))
 	return "crash " + c.Component, p.CrashAt(world.Crash{

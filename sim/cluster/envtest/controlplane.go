@@ -49,6 +49,9 @@ type Options struct {
 	Controllers []string
 	// Scheduler starts kube-scheduler.
 	Scheduler bool
+	// Through, where not nil, gives Kubernetes' controllers and scheduler another way to the API server than directly, as
+	// an administrator: a kubeconfig file by the program's name. It is called when the definitions are there.
+	Through func(admin *rest.Config, program string) ([]byte, error)
 	// Logs is a directory for the output of the processes, one file each. By default it is removed by Stop.
 	Logs string
 	// Arguments are more flags for kube-apiserver, by name without dashes.
@@ -120,13 +123,21 @@ func (c *ControlPlane) start(ctx context.Context, programs string, o Options) er
 		}
 	}
 	if len(o.Controllers) > 0 {
-		if err := c.startControllers(programs, o.Controllers); err != nil {
+		kubeconfig, err := c.through(o, controllerManager)
+		if err != nil {
+			return err
+		}
+		if err := c.startControllers(programs, kubeconfig, o.Controllers); err != nil {
 			return err
 		}
 	}
 	if o.Scheduler {
-		if err := c.run(programs, scheduler, "--kubeconfig="+c.KubeConfig, "--authentication-kubeconfig="+c.KubeConfig,
-			"--authorization-kubeconfig="+c.KubeConfig, "--leader-elect=false", "--bind-address=127.0.0.1", "--secure-port=0"); err != nil {
+		kubeconfig, err := c.through(o, scheduler)
+		if err != nil {
+			return err
+		}
+		if err := c.run(programs, scheduler, "--kubeconfig="+kubeconfig, "--authentication-kubeconfig="+c.KubeConfig,
+			"--authorization-kubeconfig="+c.KubeConfig, "--kube-api-qps=1000", "--kube-api-burst=1000", "--leader-elect=false", "--bind-address=127.0.0.1", "--secure-port=0"); err != nil {
 			return err
 		}
 	}
@@ -244,11 +255,24 @@ func (c *ControlPlane) startAPI(ctx context.Context, programs string, o Options)
 	return ctx.Err()
 }
 
+// through writes the kubeconfig file of a program.
+func (c *ControlPlane) through(o Options, program string) (string, error) {
+	if o.Through == nil {
+		return c.KubeConfig, nil
+	}
+	text, err := o.Through(c.Config, program)
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(c.dir, program+".kubeconfig")
+	return file, os.WriteFile(file, text, 0o600)
+}
+
 // startControllers starts kube-controller-manager. Nodes have no kubelet that reports by wall time, so they may be silent
 // for a day; and it serves no port, because nobody asks.
-func (c *ControlPlane) startControllers(programs string, controllers []string) error {
+func (c *ControlPlane) startControllers(programs, kubeconfig string, controllers []string) error {
 	certificates := c.plane.APIServer.CertDir
-	return c.run(programs, controllerManager, "--kubeconfig="+c.KubeConfig, "--controllers="+strings.Join(controllers, ","),
+	return c.run(programs, controllerManager, "--kubeconfig="+kubeconfig, "--controllers="+strings.Join(controllers, ","),
 		"--leader-elect=false", "--bind-address=127.0.0.1", "--secure-port=0", "--use-service-account-credentials=false",
 		"--kube-api-qps=1000", "--kube-api-burst=1000", "--node-monitor-grace-period=24h", "--node-startup-grace-period=24h",
 		"--root-ca-file="+filepath.Join(certificates, "apiserver.crt"))

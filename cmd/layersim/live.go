@@ -1,0 +1,104 @@
+//go:build live
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/layersim/layersim/sim/cluster"
+	"github.com/layersim/layersim/sim/cluster/envtest"
+	"github.com/layersim/layersim/sim/cluster/live"
+	"github.com/layersim/layersim/sim/report"
+	"github.com/layersim/layersim/sim/run"
+	"github.com/layersim/layersim/sim/scenario"
+)
+
+// live returns a kind of real cluster.
+func (f *runFlags) live(ctx context.Context, _ string) (backend, error) {
+	if _, err := envtest.Binaries(); err != nil {
+		return nil, &brokenError{err}
+	}
+	controllers, err := f.system(ctx)
+	if err != nil {
+		return nil, err
+	}
+	live.Quieten()
+	return &onEnvtest{speed: f.speed, system: controllers, planes: map[int]*envtest.Plane{}}, nil
+}
+
+// onEnvtest runs scenarios on control planes, one for each slot. They are kept from run to run.
+type onEnvtest struct {
+	system
+	speed float64
+
+	mu     sync.Mutex
+	planes map[int]*envtest.Plane
+}
+
+// take returns a slot's control plane, which is nobody's then.
+func (b *onEnvtest) take(ctx context.Context, slot int) (*envtest.Plane, error) {
+	b.mu.Lock()
+	plane := b.planes[slot]
+	delete(b.planes, slot)
+	b.mu.Unlock()
+	if plane != nil {
+		return plane, nil
+	}
+	return envtest.NewPlane(ctx, b.plane)
+}
+
+func (b *onEnvtest) give(slot int, plane *envtest.Plane) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.planes[slot] = plane
+}
+
+func (b *onEnvtest) close() error {
+	var errs []error
+	for _, slot := range slices.Sorted(maps.Keys(b.planes)) {
+		errs = append(errs, b.planes[slot].Stop())
+	}
+	return errors.Join(errs...)
+}
+
+func (*onEnvtest) name() string           { return envtest.Name }
+func (*onEnvtest) capabilities() []string { return live.Capabilities }
+
+// parallel: most of a run is waiting for pauses that controllers make, so that two can share a core.
+func (*onEnvtest) parallel() int { return 2 * runtime.GOMAXPROCS(0) }
+
+func (b *onEnvtest) run(ctx context.Context, slot int, s *scenario.Scenario, o run.Options, wall func() time.Duration) *report.Result {
+	errored := func(err error) *report.Result {
+		return &report.Result{Name: s.Name, File: s.Pos.File, Scenario: s, Verdict: report.Errored, Failures: []report.Failure{}, Err: err}
+	}
+	plane, err := b.take(ctx, slot)
+	if err != nil {
+		return errored(err)
+	}
+	done := func() error { return nil }
+	result := run.On(ctx, func(t scenario.Topology, co cluster.Options) (c *cluster.Cluster, err error) {
+		co.RevertReboots = b.reverts
+		c, done, err = plane.Run(ctx, t, live.Options{Speed: b.speed, Program: b.program, MinimumBuild: b.minimum}, b.foundation, co)
+		return c, err
+	}, s, o, wall)
+	err = done()
+	if err == nil && result.Verdict != report.Errored {
+		b.give(slot, plane)
+		return result
+	}
+	// A control plane that something went wrong with isn't used again.
+	if stopErr := plane.Stop(); err == nil {
+		err = stopErr
+	}
+	if err != nil && result.Err == nil {
+		result.Verdict, result.Err = report.Errored, fmt.Errorf("after the run: %w", err)
+	}
+	return result
+}

@@ -1,0 +1,49 @@
+package live
+
+import (
+	"context"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+)
+
+// seen lets each write of a client wait until the history has it.
+func (e *Engine) seen() interceptor.Funcs {
+	return interceptor.Funcs{
+		Create: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.CreateOption) error {
+			return e.settle(c.Create(ctx, o, options...))
+		},
+		Update: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.UpdateOption) error {
+			return e.settle(c.Update(ctx, o, options...))
+		},
+		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, options ...client.PatchOption) error {
+			return e.settle(c.Patch(ctx, o, p, options...))
+		},
+		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.DeleteOption) error {
+			return e.settle(c.Delete(ctx, o, options...))
+		},
+	}
+}
+
+// settle adds records until the history has all that was written so far.
+func (e *Engine) settle(err error) error {
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	var newest int64
+	for number := range e.awaited { // the greatest is the same in any order
+		newest = max(newest, number)
+	}
+	for _, r := range e.revisions {
+		newest = max(newest, r.number)
+	}
+	e.mu.Unlock()
+	for limit := time.Now().Add(patience); e.revision < newest && time.Now().Before(limit) && e.ctx.Err() == nil; {
+		if added, wait := e.next(); !added {
+			e.await(max(wait, time.Millisecond))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,49 @@
+// Package live runs the world around a real API server, in real time.
+//
+// An [Engine] drives a cluster that [cluster.Assemble] puts together, as the simulated engine does, but the API server is
+// a real one, Kubernetes' own controllers are there, and time is the wall's. It is made of four things:
+//
+//   - Processes. The declarations of components, the bundled controllers' and the world's alike, are attached to
+//     controller-runtime managers, one for each replica of a process, by package controllers/manager. Machines, build pods
+//     and the registry live in this process; only their agents' view of the API server is a real one.
+//   - The proxy (package proxy). Whoever acts on the cluster, kube-controller-manager and kube-scheduler included, goes
+//     through it under a name of its own. Faults strike there, crashes happen there, and it knows who wrote what.
+//   - The recorder. A watch of each kind, from one moment on, tells all revisions. They are put into the order of their
+//     resource versions, which one etcd counts over all kinds, and each is given its author by the proxy. A revision is
+//     held back until whatever came before it must have arrived: for [Hold], and as long as a write is under way that
+//     began earlier.
+//   - The registry's front. A port of loopback speaks the protocol of HTTP proxies and, within it, TLS under the names that
+//     the registry's hosts have: https://USER@127.0.0.1:PORT as a process's HTTPS_PROXY, with the certificate authority in
+//     SSL_CERT_FILE. So scenarios name images as they do everywhere, and no name has to be resolved.
+//
+// The history, and so the judgement, is the same as on the simulated cluster: one goroutine, the one that calls Step, adds
+// records and judges.
+//
+// # Time
+//
+// How long things of the world take (boots, pulls, builds, the waits of a scenario) is divided by [Options.Speed]. What
+// is Kubernetes' own or the controllers' is not: the Job controller's back-off, delays, rate limits, leases. Times of the
+// history are the wall's. A step gets at least [Patience]; and a cluster is at rest when no write is under way, all of
+// them have been seen by the recorder, and nothing has changed for [Quiet].
+//
+// # What it can't do
+//
+// Watches of a process can't be held back; nothing is repeatable by a seed but the ids of machines and passwords.
+package live
+
+import "time"
+
+const (
+	// Speed is the default of Options.Speed.
+	Speed = 50
+	// Patience is the least time of a step: the back-off of a Job's four pods takes 70 s by itself.
+	Patience = 5 * time.Minute
+	// Quiet is how long nothing may have changed until a cluster counts as being at rest: twice the pause that
+	// the controllers make before they react.
+	Quiet = 10 * time.Second
+	// Hold is how long a revision waits for others to come before it.
+	Hold = 25 * time.Millisecond
+)
+
+// Capabilities are what a real cluster can do that scenarios may ask for by needs.
+var Capabilities = []string{"real-kube", "crashes", "power"}

@@ -1,0 +1,312 @@
+package live
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/layersim/layersim/controllers/component"
+	"github.com/layersim/layersim/sim/cluster"
+	"github.com/layersim/layersim/sim/history"
+	"github.com/layersim/layersim/sim/registry"
+	"github.com/layersim/layersim/sim/store"
+	"github.com/layersim/layersim/sim/world"
+)
+
+// Options of an engine.
+type Options struct {
+	// Name is the cluster's kind: "envtest".
+	Name string
+	// Server is the API server and what has been there from the beginning.
+	Server *Server
+	// Seed of ids and passwords.
+	Seed uint64
+	// Speed is how many seconds of the world pass in one second; default [Speed].
+	Speed float64
+	// MinimumBuild is the least time that a build takes, whatever the speed.
+	MinimumBuild time.Duration
+	// Capabilities that this cluster has beside those of all.
+	Capabilities []string
+	// Program, where not nil, says how to run a process outside of this one; nil for one that is run here.
+	Program func(process string) *Program
+	// Logs is a directory for the output of programs, Scratch one for their files. Both have to be there.
+	Logs, Scratch string
+}
+
+// Engine drives a cluster on a real API server. See [cluster.Engine].
+type Engine struct {
+	Options
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	start  time.Time
+	scheme *runtime.Scheme
+
+	front     *front
+	recorder  *history.Recorder
+	redactor  *history.Redactor
+	faults    faults
+	processes []*process
+	clients   map[string]client.WithWatch
+	actors    []world.Actor
+	reconcs   atomic.Int64
+
+	sequence
+	// now is the time of the record that is being added.
+	now time.Duration
+
+	timersMu sync.Mutex
+	timers   []*timer
+}
+
+type faults interface {
+	Before(*store.Request) error
+	After(*store.Request, error) error
+	Reach(*http.Request, string) error
+	Answer(*http.Request, string) *http.Response
+}
+
+type timer struct {
+	due  time.Time
+	fire func()
+}
+
+// Quieten silences the logs of the libraries that managers are made of: what goes wrong is in the history.
+func Quieten() {
+	klog.SetLogger(logr.Discard())
+	log.SetLogger(logr.Discard())
+}
+
+// New returns an engine for one run. It ends with the context, and has to be closed in any case.
+func New(ctx context.Context, o Options) (*Engine, error) {
+	if o.Speed <= 0 {
+		o.Speed = Speed
+	}
+	scheme, err := cluster.Scheme()
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{Options: o, start: time.Now(), scheme: scheme, clients: map[string]client.WithWatch{},
+		redactor: history.NewRedactor(o.Seed)}
+	e.ctx, e.cancel = context.WithCancelCause(ctx)
+	e.sequence.init()
+	return e, nil
+}
+
+// Durations are those of the world at the engine's speed.
+func (e *Engine) Durations() cluster.Durations {
+	d := cluster.Scaled(e.Speed)
+	d.Build.Base, d.Build.Fail = max(d.Build.Base, e.MinimumBuild), max(d.Build.Fail, e.MinimumBuild)
+	return d
+}
+
+// Close ends all processes and takes back what the run left on the API server.
+func (e *Engine) Close() error {
+	var errs []error
+	for _, p := range slices.Backward(e.processes) {
+		errs = append(errs, p.Stop())
+	}
+	e.cancel(errors.New("the run is over"))
+	e.watches.Wait()
+	e.Server.run.CompareAndSwap(e, nil)
+	if e.front != nil {
+		errs = append(errs, e.front.close())
+	}
+	return errors.Join(errs...)
+}
+
+// Name implements [cluster.Engine], as do the methods that follow.
+func (e *Engine) Name() string { return e.Options.Name }
+
+// Capabilities implements [cluster.Engine].
+func (e *Engine) Capabilities() []string {
+	return append(slices.Clone(Capabilities), e.Options.Capabilities...)
+}
+
+// Timing implements [cluster.Engine].
+func (e *Engine) Timing() cluster.Timing {
+	return cluster.Timing{Speed: e.Speed, Patience: Patience, Quiet: Quiet}
+}
+
+// Clock implements [cluster.Engine].
+func (e *Engine) Clock() clock.PassiveClock { return clock.RealClock{} }
+
+// Elapsed implements [cluster.Engine].
+func (e *Engine) Elapsed() time.Duration { return time.Since(e.start) }
+
+// Source implements [cluster.Engine].
+func (e *Engine) Source(name string) *rand.Rand {
+	h := fnv.New64a()
+	h.Write([]byte(name)) // a hash never fails to write
+	return rand.New(rand.NewPCG(e.Seed, h.Sum64()))
+}
+
+// Open implements [cluster.Engine]: from now on it watches all kinds.
+func (e *Engine) Open(c *cluster.Cluster) error {
+	e.recorder, e.faults = c.Recorder, c.Faults
+	c.Recorder.Now = func() time.Duration { return e.now }
+	if !e.Server.run.CompareAndSwap(nil, e) {
+		return errors.New("another run is being made on this API server")
+	}
+	return e.watch()
+}
+
+// Transport implements [cluster.Engine]. The first call opens the registry's front.
+func (e *Engine) Transport(r *registry.Registry, caller string) http.RoundTripper {
+	if e.front == nil {
+		front, err := newFront(r)
+		if err != nil {
+			return broken{err}
+		}
+		e.front = front
+	}
+	return e.front.transport(caller)
+}
+
+// Authority is the certificate authority of the registry in PEM form. There is none before the first Transport.
+func (e *Engine) Authority() []byte {
+	if e.front == nil {
+		return nil
+	}
+	return e.front.authority
+}
+
+type broken struct{ error }
+
+func (b broken) RoundTrip(*http.Request) (*http.Response, error) { return nil, b.error }
+
+// Client implements [cluster.Engine]. After a write it waits until the history has it, so that whatever is judged next
+// is judged with it.
+func (e *Engine) Client(author string) (client.WithWatch, error) {
+	if c := e.clients[author]; c != nil {
+		return c, nil
+	}
+	inner, err := client.NewWithWatch(e.Server.proxy.Admit(author).Config(), client.Options{Scheme: e.scheme, Mapper: e.Server.mapper})
+	if err != nil {
+		return nil, fmt.Errorf("client for %s: %w", author, err)
+	}
+	e.clients[author] = interceptor.NewClient(inner, e.seen())
+	return e.clients[author], nil
+}
+
+// Start implements [cluster.Engine].
+func (e *Engine) Start(name string, replicas int, components ...component.Component) error {
+	p := &process{engine: e, name: name, replicas: max(replicas, 1), components: components}
+	if e.Program != nil {
+		p.program = e.Program(name)
+	}
+	e.processes = append(e.processes, p)
+	return p.StartAgain()
+}
+
+// Process implements [cluster.Engine].
+func (e *Engine) Process(name string) cluster.Process {
+	for _, p := range e.processes {
+		if p.name == name || slices.ContainsFunc(p.components, func(c component.Component) bool { return c.Name == name }) {
+			return p
+		}
+	}
+	return nil
+}
+
+// Processes implements [cluster.Engine].
+func (e *Engine) Processes() []string {
+	var names []string
+	for _, p := range e.processes {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+// Wake implements [cluster.Engine].
+func (e *Engine) Wake(name, key string) {
+	for _, p := range e.processes {
+		p.wake(name, key)
+	}
+}
+
+// Reconciles implements [cluster.Engine]. Those of programs are not known.
+func (e *Engine) Reconciles() int64 { return e.reconcs.Load() }
+
+// After implements [cluster.Engine].
+func (e *Engine) After(d time.Duration, fire func()) { e.Deadline(d, fire) }
+
+// Deadline implements [cluster.Engine].
+func (e *Engine) Deadline(d time.Duration, fire func()) (stop func()) {
+	t := &timer{time.Now().Add(d), fire}
+	e.timersMu.Lock()
+	defer e.timersMu.Unlock()
+	e.timers = append(e.timers, t)
+	return func() {
+		e.timersMu.Lock()
+		defer e.timersMu.Unlock()
+		e.timers = slices.DeleteFunc(e.timers, func(other *timer) bool { return other == t })
+	}
+}
+
+// due takes the earliest timer that is due, else says how long it will be until one is.
+func (e *Engine) due() (*timer, time.Duration) {
+	e.timersMu.Lock()
+	defer e.timersMu.Unlock()
+	if len(e.timers) == 0 {
+		return nil, time.Second
+	}
+	first := slices.MinFunc(e.timers, func(a, b *timer) int { return a.due.Compare(b.due) })
+	if wait := time.Until(first.due); wait > 0 {
+		return nil, wait
+	}
+	e.timers = slices.DeleteFunc(e.timers, func(t *timer) bool { return t == first })
+	return first, 0
+}
+
+// AddActor implements [cluster.Engine].
+func (e *Engine) AddActor(a world.Actor) { e.actors = append(e.actors, a) }
+
+// Jump implements [cluster.Engine]: real time can't be moved.
+func (e *Engine) Jump() {}
+
+// Step implements [cluster.Engine]. Records come first, so that what acts or is judged knows all that happened; then timers,
+// then actors; and when nothing of that is there it waits, for a second at most.
+func (e *Engine) Step() (world.Outcome, error) {
+	for {
+		if err := e.ctx.Err(); err != nil {
+			return world.Acted, fmt.Errorf("%w: %w", cluster.ErrBroken, context.Cause(e.ctx))
+		}
+		added, wait := e.next()
+		if added {
+			return world.Acted, nil
+		}
+		e.now = e.Elapsed()
+		t, until := e.due()
+		if t != nil {
+			t.fire()
+			return world.Acted, nil
+		}
+		if wait == 0 {
+			for _, a := range e.actors {
+				if a.Ready() {
+					a.Act()
+					return world.Acted, nil
+				}
+			}
+			wait = time.Second
+		}
+		if e.await(min(wait, until)); wait == time.Second {
+			return world.Acted, nil // for those who look at the time
+		}
+	}
+}

@@ -1,0 +1,301 @@
+package live
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	ctrlmanager "sigs.k8s.io/controller-runtime/pkg/manager"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/layersim/layersim/controllers/component"
+	"github.com/layersim/layersim/controllers/layering"
+	"github.com/layersim/layersim/controllers/manager"
+	"github.com/layersim/layersim/sim/cluster/proxy"
+	"github.com/layersim/layersim/sim/history"
+	"github.com/layersim/layersim/sim/world"
+)
+
+// The lease of bundled controllers with several replicas. It is short, for nobody wants to wait for it.
+const (
+	leaseDuration = 15 * time.Second
+	renewDeadline = 10 * time.Second
+	retryPeriod   = 2 * time.Second
+	stopTimeout   = 10 * time.Second
+)
+
+// process is a program of the cluster, with its replicas.
+type process struct {
+	engine     *Engine
+	name       string
+	replicas   int
+	components []component.Component
+	program    *Program // nil runs the components here
+
+	mu      sync.Mutex // guards what follows
+	running []*incarnation
+	serial  int
+	order   *world.Crash
+	stopped bool
+}
+
+// incarnation is one life of a replica.
+type incarnation struct {
+	caller *proxy.Caller
+	cancel func() // asks it to end
+	kill   func() // ends it
+	ended  chan struct{}
+	err    error
+	wakes  map[string]chan event.GenericEvent // by component
+}
+
+func (p *process) record(event, message string) {
+	p.engine.Record(history.Record{Component: &history.Component{Name: p.name, Event: event, Message: message}})
+}
+
+// StartAgain implements [cluster.Process].
+func (p *process) StartAgain() error {
+	for range p.replicas {
+		if err := p.start(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// start runs one replica more.
+func (p *process) start() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stopped = false
+	if len(p.running) >= p.replicas {
+		return nil
+	}
+	caller := p.engine.Server.proxy.Admit(p.name)
+	run := p.attach
+	if p.program != nil {
+		run = p.execute
+	}
+	i, err := run(caller)
+	if err != nil {
+		caller.Cut()
+		return fmt.Errorf("start %s: %w", p.name, err)
+	}
+	p.running = append(p.running, i)
+	p.arm(i)
+	p.record("started", "")
+	return nil
+}
+
+// attach runs the components on a manager.
+func (p *process) attach(caller *proxy.Caller) (*incarnation, error) {
+	e := p.engine
+	mgr, err := ctrlmanager.New(caller.Config(), ctrlmanager.Options{
+		Scheme:         e.scheme,
+		MapperProvider: func(*rest.Config, *http.Client) (meta.RESTMapper, error) { return e.Server.mapper, nil },
+		Cache:          cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Metrics:        metricsserver.Options{BindAddress: "0"},
+		Logger:         logr.Discard(),                                      // what goes wrong is in the history
+		Controller:     config.Controller{SkipNameValidation: ptr.To(true)}, // there are runs side by side
+		LeaderElection: p.replicas > 1, LeaderElectionID: p.name, LeaderElectionNamespace: layering.Namespace,
+		LeaderElectionReleaseOnCancel: true, LeaseDuration: ptr.To(leaseDuration), RenewDeadline: ptr.To(renewDeadline),
+		RetryPeriod: ptr.To(retryPeriod), GracefulShutdownTimeout: ptr.To(stopTimeout),
+	})
+	if err != nil {
+		return nil, err
+	}
+	i := &incarnation{caller: caller, ended: make(chan struct{}), wakes: map[string]chan event.GenericEvent{}}
+	for _, c := range p.components {
+		c.New = p.watched(c)
+		wakes := make(chan event.GenericEvent, 1024)
+		i.wakes[c.Name] = wakes
+		if err := manager.Add(mgr, c, source.Channel(wakes, &handler.EnqueueRequestForObject{})); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := context.WithCancel(e.ctx)
+	i.cancel, i.kill = cancel, cancel
+	go func() {
+		defer close(i.ended)
+		if err := mgr.Start(ctx); err != nil && ctx.Err() == nil {
+			i.err = err
+			p.exited(i)
+		}
+	}()
+	return i, nil
+}
+
+// watched records what a component's reconciles come to.
+func (p *process) watched(c component.Component) func(component.Env) (reconcile.Reconciler, error) {
+	return func(env component.Env) (reconcile.Reconciler, error) {
+		inner, err := c.New(env)
+		if err != nil {
+			return nil, err
+		}
+		return reconcile.Func(func(ctx context.Context, r reconcile.Request) (result reconcile.Result, err error) {
+			p.engine.reconcs.Add(1)
+			failed := func(event, message string) {
+				p.engine.Record(history.Record{Component: &history.Component{
+					Name: c.Name, Event: event, Key: r.String(), Message: message}})
+			}
+			defer func() {
+				if cause := recover(); cause != nil {
+					failed("panic", fmt.Sprintf("%v\n%s", cause, debug.Stack()))
+					err = fmt.Errorf("panic: %v", cause)
+				}
+			}()
+			if result, err = inner.Reconcile(ctx, r); err != nil && ctx.Err() == nil {
+				failed("error", err.Error())
+			}
+			return result, err
+		}), nil
+	}
+}
+
+// unexpected reports whether a replica that ended was to run on.
+func (p *process) unexpected(i *incarnation) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Contains(p.running, i)
+}
+
+// exited tells that a replica ended by itself, and starts another.
+func (p *process) exited(i *incarnation) {
+	p.record("exited", i.err.Error())
+	p.again(i)
+}
+
+// again lets a replica come back after its end.
+func (p *process) again(i *incarnation) {
+	p.mu.Lock()
+	p.running = slices.DeleteFunc(p.running, func(other *incarnation) bool { return other == i })
+	p.mu.Unlock()
+	i.caller.Cut()
+	i.kill()
+	p.release()
+	p.engine.After(p.engine.Timing().Of(world.RestartDelay), func() {
+		p.mu.Lock()
+		stopped := p.stopped
+		p.mu.Unlock()
+		if stopped {
+			return
+		}
+		if err := p.start(); err != nil {
+			p.engine.cancel(err)
+		}
+	})
+}
+
+// CrashAt implements [cluster.Process]. With several replicas it is the one that comes to the write that crashes.
+func (p *process) CrashAt(c world.Crash) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.order = &c
+	for _, i := range p.running {
+		p.arm(i)
+	}
+	return nil
+}
+
+// arm gives an incarnation the order to crash. The caller holds the lock.
+func (p *process) arm(i *incarnation) {
+	if p.order == nil {
+		return
+	}
+	i.caller.CrashAt(*p.order, func() {
+		p.mu.Lock()
+		p.order = nil
+		p.mu.Unlock()
+		p.record("crashed", "")
+		p.again(i)
+	})
+}
+
+// Stop implements [cluster.Process].
+func (p *process) Stop() error {
+	p.mu.Lock()
+	p.stopped = true
+	running := p.running
+	p.running = nil
+	p.mu.Unlock()
+	var errs []error
+	for _, i := range running {
+		errs = append(errs, p.end(i))
+	}
+	if len(running) > 0 {
+		p.record("stopped", "")
+	}
+	return errors.Join(errs...)
+}
+
+// end stops one replica.
+func (p *process) end(i *incarnation) error {
+	i.cancel()
+	grace := stopTimeout
+	if p.program != nil {
+		grace = cmp.Or(p.program.Grace, grace)
+	}
+	select {
+	case <-i.ended:
+	case <-time.After(grace + time.Second):
+		i.kill()
+		if p.program == nil {
+			return fmt.Errorf("stop %s: it still runs after %s", p.name, grace)
+		}
+		<-i.ended
+		p.release()
+	}
+	i.caller.Cut()
+	return nil
+}
+
+// Restart implements [cluster.Process].
+func (p *process) Restart() error {
+	p.mu.Lock()
+	var first *incarnation
+	if len(p.running) > 0 {
+		first = p.running[0]
+		p.running = p.running[1:]
+	}
+	p.mu.Unlock()
+	if first != nil {
+		if err := p.end(first); err != nil {
+			return err
+		}
+		p.record("stopped", "restart")
+	}
+	return p.start()
+}
+
+// wake queues a key of a component of this process. Where the queue is full the component looks at everything anyway.
+func (p *process) wake(name, key string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, i := range p.running {
+		if wakes := i.wakes[name]; wakes != nil {
+			o := &metav1.PartialObjectMetadata{}
+			o.Name = key
+			select {
+			case wakes <- event.GenericEvent{Object: o}:
+			default:
+			}
+		}
+	}
+}

@@ -1,0 +1,188 @@
+package live
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+	"k8s.io/utils/ptr"
+
+	"github.com/layersim/layersim/sim/cluster/proxy"
+	"github.com/layersim/layersim/sim/store"
+)
+
+// Server is an API server on which runs are made, one after the other, with the proxy in front of it.
+type Server struct {
+	proxy    *proxy.Proxy
+	run      atomic.Pointer[Engine]
+	dynamic  dynamic.Interface
+	mapper   meta.RESTMapper
+	kinds    map[schema.GroupVersionResource]schema.GroupVersionKind
+	watched  []schema.GroupVersionResource
+	baseline map[types.UID]bool
+}
+
+// dull are the groups whose revisions tell nothing of layering but come all the time.
+var dull = []string{"apiregistration.k8s.io", "flowcontrol.apiserver.k8s.io"}
+
+// NewServer opens a proxy in front of an API server that has all its CustomResourceDefinitions. Config reaches it as a
+// cluster administrator.
+func NewServer(config *rest.Config) (*Server, error) {
+	config = rest.CopyConfig(config)
+	config.QPS = -1
+	d, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("discover kinds: %w", err)
+	}
+	groups, err := restmapper.GetAPIGroupResources(d)
+	if err != nil {
+		return nil, fmt.Errorf("discover kinds: %w", err)
+	}
+	s := &Server{mapper: restmapper.NewDiscoveryRESTMapper(groups), kinds: map[schema.GroupVersionResource]schema.GroupVersionKind{}}
+	if s.dynamic, err = dynamic.NewForConfig(config); err != nil {
+		return nil, err
+	}
+	for _, g := range groups {
+		for version, resources := range g.VersionedResources {
+			for _, r := range resources {
+				if strings.Contains(r.Name, "/") {
+					continue
+				}
+				gvr := schema.GroupVersionResource{Group: g.Group.Name, Version: version, Resource: r.Name}
+				s.kinds[gvr] = gvr.GroupVersion().WithKind(r.Kind)
+				// Two groups serve Events; the history has those of the core group, as on the simulated cluster. Endpoints
+				// say what EndpointSlices do.
+				if version == g.Group.PreferredVersion.Version && slices.Contains(r.Verbs, "watch") && r.Kind != "Endpoints" &&
+					!slices.Contains(dull, g.Group.Name) && (r.Kind != "Event" || g.Group.Name == "") {
+					s.watched = append(s.watched, gvr)
+				}
+			}
+		}
+	}
+	slices.SortFunc(s.watched, func(a, b schema.GroupVersionResource) int { return strings.Compare(a.String(), b.String()) })
+	s.proxy, err = proxy.New(proxy.Options{
+		Target: config,
+		Kinds: func(gvr schema.GroupVersionResource) (schema.GroupVersionKind, bool) {
+			kind, ok := s.kinds[gvr]
+			return kind, ok
+		},
+		Before: func(r *store.Request) error {
+			if e := s.run.Load(); e != nil {
+				return e.faults.Before(r)
+			}
+			return nil
+		},
+		After: func(r *store.Request, err error) error {
+			if e := s.run.Load(); e != nil {
+				return e.faults.After(r, err)
+			}
+			return err
+		},
+		Observe: func(w proxy.Write) {
+			if e := s.run.Load(); e != nil {
+				e.wrote(w)
+			}
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open proxy: %w", err)
+	}
+	return s, nil
+}
+
+// Close closes the proxy.
+func (s *Server) Close() error { return s.proxy.Close() }
+
+// Kubeconfig is a kubeconfig file for a program of Kubernetes, by name.
+func (s *Server) Kubeconfig(program string) []byte { return s.proxy.Admit(program).Kubeconfig() }
+
+// Mark remembers what is there as what has been there from the beginning.
+func (s *Server) Mark(ctx context.Context) error {
+	s.baseline = map[types.UID]bool{}
+	return s.each(ctx, func(_ schema.GroupVersionResource, o *unstructured.Unstructured) error {
+		s.baseline[o.GetUID()] = true
+		return nil
+	})
+}
+
+// Reset removes whatever has come since Mark, and waits until it is gone.
+func (s *Server) Reset(ctx context.Context) error {
+	var left []string
+	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		left = nil
+		err := s.each(ctx, func(gvr schema.GroupVersionResource, o *unstructured.Unstructured) error {
+			if s.baseline[o.GetUID()] || kept(o) {
+				return nil
+			}
+			left = append(left, strings.ToLower(o.GetKind())+"/"+o.GetName())
+			return s.remove(ctx, gvr, o)
+		})
+		return len(left) == 0, err
+	})
+	if err != nil && len(left) > 0 {
+		return fmt.Errorf("remove what the last run left: %w; still there: %s", err, strings.Join(left, ", "))
+	}
+	return err
+}
+
+// kept is what controllers of Kubernetes make anew at once.
+func kept(o *unstructured.Unstructured) bool {
+	switch o.GetKind() {
+	case "Event", "Lease":
+		return true
+	case "ServiceAccount":
+		return o.GetName() == "default"
+	case "ConfigMap":
+		return o.GetName() == "kube-root-ca.crt"
+	}
+	return false
+}
+
+func (s *Server) remove(ctx context.Context, gvr schema.GroupVersionResource, o *unstructured.Unstructured) error {
+	resource := s.dynamic.Resource(gvr).Namespace(o.GetNamespace())
+	var errs []error
+	if len(o.GetFinalizers()) > 0 {
+		_, err := resource.Patch(ctx, o.GetName(), types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+		errs = append(errs, err)
+	}
+	err := resource.Delete(ctx, o.GetName(), metav1.DeleteOptions{
+		GracePeriodSeconds: ptr.To[int64](0), PropagationPolicy: ptr.To(metav1.DeletePropagationBackground),
+		Preconditions: metav1.NewUIDPreconditions(string(o.GetUID())),
+	})
+	for _, err := range append(errs, err) {
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			return fmt.Errorf("remove %s %s: %w", strings.ToLower(o.GetKind()), o.GetName(), err)
+		}
+	}
+	return nil
+}
+
+// each visits all objects that can be listed.
+func (s *Server) each(ctx context.Context, visit func(schema.GroupVersionResource, *unstructured.Unstructured) error) error {
+	var errs []error
+	for _, gvr := range s.watched {
+		list, err := s.dynamic.Resource(gvr).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return fmt.Errorf("list %s: %w", gvr.Resource, err)
+		}
+		for n := range list.Items {
+			errs = append(errs, visit(gvr, &list.Items[n]))
+		}
+	}
+	return errors.Join(errs...)
+}
