@@ -41,7 +41,13 @@ func (simulated) run(ctx context.Context, _ int, s *scenario.Scenario, o run.Opt
 }
 
 // realClusters are the kinds that take part in the program when it is built with the tag live.
-var realClusters = []string{"envtest"}
+var realClusters = []string{"envtest", "kind"}
+
+// The commands for a cluster of kind by itself.
+const (
+	upShort   = "Make a cluster of kind, for run --cluster kind and for a look around"
+	downShort = "Remove the cluster of kind that layersim made, and all that belongs to it"
+)
 
 // backends returns what --cluster names.
 func (f *runFlags) backends(ctx context.Context) ([]backend, error) {

@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
+
+	"github.com/spf13/cobra"
 )
 
 // liveProgram is the same program with the real clusters in it. They need several times as many packages as the simulated one,
@@ -26,6 +28,21 @@ func (f *runFlags) live(_ context.Context, name string) (backend, error) {
 		return nil, &brokenError{fmt.Errorf("run %s for --cluster %s: %w", file, name, err)}
 	}
 	return nil, nil
+}
+
+// liveCommands are those that only the program with the real clusters has.
+func liveCommands() []*cobra.Command {
+	var commands []*cobra.Command
+	for _, c := range []struct{ use, short string }{{"up", upShort}, {"down", downShort}} {
+		commands = append(commands, &cobra.Command{
+			Use: c.use, Short: c.short, DisableFlagParsing: true,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				_, err := (&runFlags{}).live(cmd.Context(), "kind")
+				return err
+			},
+		})
+	}
+	return commands
 }
 
 // findLive looks beside this program, then in PATH.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -21,15 +22,18 @@ import (
 )
 
 // live returns a kind of real cluster.
-func (f *runFlags) live(ctx context.Context, _ string) (backend, error) {
-	if _, err := envtest.Binaries(); err != nil {
-		return nil, &brokenError{err}
-	}
+func (f *runFlags) live(ctx context.Context, name string) (backend, error) {
 	controllers, err := f.system(ctx)
 	if err != nil {
 		return nil, err
 	}
 	live.Quieten()
+	if name == "kind" {
+		return &onKind{speed: f.speed, system: controllers, keep: f.keep, retain: f.retain, out: os.Stderr}, nil
+	}
+	if _, err := envtest.Binaries(); err != nil {
+		return nil, &brokenError{err}
+	}
 	return &onEnvtest{speed: f.speed, system: controllers, planes: map[int]*envtest.Plane{}}, nil
 }
 
@@ -85,7 +89,7 @@ func (b *onEnvtest) run(ctx context.Context, slot int, s *scenario.Scenario, o r
 	done := func() error { return nil }
 	result := run.On(ctx, func(t scenario.Topology, co cluster.Options) (c *cluster.Cluster, err error) {
 		co.RevertReboots = b.reverts
-		c, done, err = plane.Run(ctx, t, live.Options{Speed: b.speed, Program: b.program, MinimumBuild: b.minimum}, b.foundation, co)
+		c, done, err = plane.Run(ctx, t, live.Options{Speed: b.speed, Program: b.program, MinimumBuild: b.minimum, Foundation: b.foundation}, co)
 		return c, err
 	}, s, o, wall)
 	err = done()

@@ -1,10 +1,12 @@
-// Layersim runs scenarios of on-cluster image layering on a simulated cluster, in virtual time.
+// Layersim runs scenarios of on-cluster image layering: on a simulated cluster in virtual time, on a real control plane, or on
+// a real cluster. The real ones are in a program of their own, layersim-live, to which this one hands over.
 //
 //	layersim run PATH...        run scenarios and say which passed
 //	layersim validate PATH...   find all mistakes in scenario files
 //	layersim list [PATH...]     list scenarios; without a path those of folder scenarios
 //	layersim explain [WORD]     explain the language, or one of its words
 //	layersim schema             print the language as a JSON schema, for editors
+//	layersim up, layersim down  make and remove a cluster of kind
 //
 // PATH is a file or a folder. Package sim/scenario is the manual of the language.
 //
@@ -74,6 +76,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.AddCommand(runCommand(), validateCommand(), listCommand(), explainCommand(), schemaCommand())
+	root.AddCommand(liveCommands()...)
 
 	err := root.ExecuteContext(ctx)
 	var code status

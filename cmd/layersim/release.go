@@ -25,7 +25,8 @@ import (
 type system struct {
 	program    func(process string) *live.Program
 	plane      envtest.PlaneOptions
-	foundation envtest.Foundation
+	logs       string
+	foundation live.Foundation
 	// minimum is the least time that a build takes.
 	minimum time.Duration
 	// reverts is the number of reboots of a revert to the base image.
@@ -108,7 +109,7 @@ func (f *runFlags) upstream(ctx context.Context, folder string) (system, error) 
 			s.plane.Namespaces = append(s.plane.Namespaces, o.GetName())
 		}
 	}
-	s.foundation = func(ctx context.Context, admin client.Client, facts envtest.Facts) error {
+	s.foundation = func(ctx context.Context, admin client.Client, facts live.Facts) error {
 		return release.Install(ctx, admin, r.Objects(release.Parameters{BaseImage: facts.BaseImage, Controllers: version, Trust: facts.Trust}))
 	}
 	s.program = func(name string) *live.Program {

@@ -28,6 +28,7 @@ type runFlags struct {
 	parallel             int
 	controllers          string
 	release, templates   string
+	keep, retain         bool
 	seed                 uint64
 	json, junit, history string
 	html                 string
@@ -62,12 +63,14 @@ func runCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.cluster, "cluster", "sim", "what to run on: sim, in memory and in virtual time; envtest, a real control plane. Several with commas between")
+	flags.StringVar(&f.cluster, "cluster", "sim", "what to run on: sim, in memory and in virtual time; envtest, a real control plane; kind, a real cluster in containers. Several with commas between")
 	flags.BoolVar(&f.compare, "compare", false, "with several clusters: fail where a scenario leaves other milestones than on the first")
 	flags.Float64Var(&f.speed, "speed", 50, "on a real cluster: how many seconds of boots, pulls and builds pass in one; Kubernetes' own pauses stay")
 	flags.StringVar(&f.controllers, "controllers", "bundled", "on a real cluster: bundled, in this process; bundled-processes; or a `DIR` of programs with the same command line")
 	flags.StringVar(&f.release, "release", "", "with --controllers DIR: the release of upstream's controllers in it, 4.18 ... main; the cluster is made as they need it")
 	flags.StringVar(&f.templates, "templates", "", "with --release: `FOLDER` templates of upstream's repository; default DIR/templates")
+	flags.BoolVar(&f.keep, "keep", false, "on kind: keep the cluster, which layersim down removes")
+	flags.BoolVar(&f.retain, "retain", false, "on kind: keep a cluster that could not be created")
 	flags.IntVar(&f.parallel, "parallel", 0, "how many scenarios run side by side; 0 is the cluster's default")
 	flags.Uint64Var(&f.seed, "seed", 1, "seed of the schedule; the same seed gives the same run. A scenario's own seed comes before it")
 	flags.StringVar(&f.json, "json", "", "write the results to `FILE` as JSON")
@@ -173,7 +176,7 @@ func (f *runFlags) one(ctx context.Context, backends []backend, slot int, s *sce
 		if err := run.Lacks(s, b.name(), b.capabilities()); err != nil {
 			result = &report.Result{Name: s.Name, File: s.Pos.File, Scenario: s, Verdict: report.Skipped, Failures: []report.Failure{}, Err: err}
 		} else {
-			result = b.run(ctx, slot, s, run.Options{Seed: f.seed}, wall)
+			result = b.run(ctx, slot, s, run.Options{Seed: f.seed, Release: f.release}, wall)
 		}
 		if len(backends) > 1 {
 			result.Cluster = b.name()

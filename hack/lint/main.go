@@ -41,7 +41,7 @@ const module = "github.com/layersim/layersim/"
 // The folders in which the first four rules hold, and those among them that drive components in the real world.
 var (
 	deterministic = []string{"controllers", "sim"}
-	realTime      = []string{"controllers/manager", "sim/cluster/envtest", "sim/store/storetest"}
+	realTime      = []string{"controllers/manager", "sim/cluster/envtest", "sim/cluster/kind", "sim/cluster/live", "sim/cluster/proxy", "sim/cluster/release", "sim/store/storetest"}
 )
 
 // layers says what the packages below one folder may not import.

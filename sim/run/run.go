@@ -10,7 +10,9 @@
 package run
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -32,6 +34,9 @@ const DefaultWithin = 2 * time.Hour
 type Options struct {
 	// Seed of the schedule. A scenario's own seed comes before it.
 	Seed uint64
+	// Release whose behaviour is expected, one of scenario.Releases; "" is the newest. Scenarios that don't hold for it are
+	// skipped, and of the others what holds only for other releases is left out.
+	Release string
 	// Break changes the declarations of components before they start; tests break them with it.
 	Break func(*component.Component)
 	// Lag of watches; zero means the cluster's default.
@@ -74,6 +79,16 @@ func On(ctx context.Context, makeCluster Maker, s *scenario.Scenario, o Options,
 		start := wall()
 		defer func() { result.WallSeconds = (wall() - start).Seconds() }()
 	}
+	switch {
+	case o.Release != "" && !slices.Contains(scenario.Releases, o.Release):
+		result.Err = fmt.Errorf("release %q is none of %s", o.Release, strings.Join(scenario.Releases, ", "))
+		return result
+	case !s.Holds(o.Release):
+		result.Verdict, result.Err = report.Skipped, fmt.Errorf("it holds %s, and this is %s", s.Range(), cmp.Or(o.Release, "the newest"))
+		return result
+	}
+	s = s.For(o.Release)
+	result.Scenario = s
 	if s.Seed != 0 {
 		o.Seed = s.Seed
 	}
@@ -98,7 +113,7 @@ func On(ctx context.Context, makeCluster Maker, s *scenario.Scenario, o Options,
 	begin := r.Elapsed()
 	r.AddActor(r)
 	if err := r.run(ctx); err != nil {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, cluster.ErrBroken) {
 			result.Err = err
 			return result
 		}

@@ -25,8 +25,10 @@ type reading struct {
 	problems
 	file     string
 	scenario *Scenario
-	// armed are the faults that steps have armed so far and not healed, all every fault by its name.
-	armed []*Fault
+	// releases for which holds what is being read.
+	releases window
+	// armed are the faults that steps have armed so far, all every fault by its name.
+	armed []armedFault
 	all   map[string]*Fault
 	// created are the objects that steps create, for names that the topology doesn't know.
 	created []*unstructured.Unstructured
@@ -388,6 +390,12 @@ func (r *reading) secrets(field string, n *node) []SecretFrom {
 	return out
 }
 
+// armedFault is a fault with the set of releases for which it is armed and not healed yet.
+type armedFault struct {
+	*Fault
+	in uint
+}
+
 func actHeal(r *reading, n *node) []Action {
 	var names []string
 	r.list("heal", n, func(item *node) bool {
@@ -396,14 +404,20 @@ func actHeal(r *reading, n *node) []Action {
 			return false
 		}
 		var candidates []string
-		left := r.armed[:0:0]
-		for _, f := range r.armed {
-			if f.Name != word && f.On != word {
-				left = append(left, f)
+		var meant []*armedFault
+		var ends uint
+		now := r.releases.set()
+		for i := range r.armed {
+			switch f := &r.armed[i]; {
+			case f.in == 0:
+			case f.Name == word || f.On == word:
+				meant = append(meant, f)
+				ends |= f.in & now
+			case f.in&now != 0:
 				candidates = append(candidates, f.Name)
 			}
 		}
-		if len(left) == len(r.armed) {
+		if meant == nil {
 			rule := "was never armed before this step"
 			if r.all[word] != nil {
 				rule = "is healed already"
@@ -411,7 +425,14 @@ func actHeal(r *reading, n *node) []Action {
 			r.fail(item, "heal", item.show(), rule, oneOf(word, candidates))
 			return false
 		}
-		r.armed = left
+		if ends != now {
+			r.fail(item, "heal", item.show(), "is not armed in "+namesOf(now&^ends)+", for which this step holds, too",
+				"since and until as in the step that arms it")
+			return false
+		}
+		for _, f := range meant {
+			f.in &^= now
+		}
 		names = append(names, word)
 		return true
 	})

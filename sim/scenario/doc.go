@@ -53,6 +53,26 @@
 // until expect, in order and settles are met, at most for within; then for prolongs it. The rules of never and always
 // are judged from the step's first action to its end. Nothing is polled: each revision of the cluster is looked at.
 //
+// # Releases
+//
+// The product behaves differently from release to release. What holds only for some of them says so, and is left out
+// for the others; everything else holds for all.
+//
+//	steps:
+//	  - the build fails:
+//	      apply: fixtures/broken.yaml
+//	      expect:
+//	        - machineosbuild layered-*: {condition: Failed}
+//	        - {since: "4.20", machineconfigpool layered: {condition: ImageBuildDegraded}}
+//	        - until: "4.19"
+//	          machineconfigpool layered: {condition: Degraded}
+//	          pods build-*: {count: 1}
+//	      never:
+//	        - a node is touched: {since: "4.19", node *: {where: "has(object.spec.unschedulable)"}}
+//
+// since and until stand beside expectations, in a step (which is then left out for other releases, with its actions) or
+// in the scenario (which is then skipped).
+//
 // # What the language does not have
 //
 // No loops, no conditions, no variables but those of variants, no waiting for wall time, no access to files outside the
@@ -148,6 +168,16 @@
 //
 //	shows: a build that keeps failing is retried three times and then reported
 //
+// since (a scenario): the first release that the scenario holds for; for older ones it is skipped
+//
+//	since: RELEASE
+//
+// RELEASE is one of 4.18, 4.19, 4.20, 4.21, 4.22, main, and is itself included.
+//
+// For example:
+//
+//	since: "4.20"
+//
 // source (a scenario): where the behaviour is written down
 //
 //	source: {WORD: TEXT or [TEXT, ...], ...}
@@ -168,6 +198,17 @@
 //	steps:
 //	  - ask for an image: {apply: fixtures/layered.yaml}
 //	  - it rolls out: {within: 1h, expect: {machineconfigpool layered: {updated: 2}}}
+//
+// until (a scenario): the last release that the scenario holds for; for newer ones it is skipped
+//
+//	until: RELEASE
+//
+// RELEASE is one of 4.18, 4.19, 4.20, 4.21, 4.22, main, and is itself included.
+//
+// For example:
+//
+//	since: "4.19"
+//	until: "4.20"
 //
 // variants (a scenario): one file, several scenarios: name/variant with variables set
 //
@@ -268,6 +309,30 @@
 // For example:
 //
 //	settles: {machineconfigpool layered: {updated: 2, degraded: 0}}
+//
+// since (a step): the first release that the step holds for; for older ones it is left out
+//
+//	since: RELEASE
+//
+// The step's actions are left out, too: to leave out only what it expects, write since and until beside the
+// expectations.
+// RELEASE is one of 4.18, 4.19, 4.20, 4.21, 4.22, main, and is itself included.
+//
+// For example:
+//
+//	since: "4.20"
+//	annotate: {machineosconfig layered: {machineconfiguration.openshift.io/rebuild: ""}}
+//
+// until (a step): the last release that the step holds for; for newer ones it is left out
+//
+//	until: RELEASE
+//
+// See since.
+//
+// For example:
+//
+//	until: "4.19"
+//	delete: machineosconfig layered
 //
 // within (a step): how long the step may wait for expect, in order and settles
 //
@@ -577,6 +642,19 @@
 //
 //	registry: {method: DELETE, path: openshift/os-image/manifests/*, status: 202, count: 0}
 //
+// since (expectations): the first release that the expectations beside it hold for
+//
+//	{since: RELEASE, EXPECTATION, ...}
+//	NAME OF THE RULE: {since: RELEASE, EXPECTATION}
+//
+// For older releases they are left out. since holds for all expectations of its mapping, in a list for those of the
+// one item. If a step acts, what is left of its expect must not have held before.
+// RELEASE is one of 4.18, 4.19, 4.20, 4.21, 4.22, main, and is itself included.
+//
+// For example:
+//
+//	{since: "4.20", machineosbuild layered-*: {condition: Failed}}
+//
 // true (expectations): a CEL expression over the whole cluster
 //
 //	true: EXPRESSION
@@ -587,6 +665,17 @@
 // For example:
 //
 //	true: list("node").filter(n, n.metadata.name.glob("layered-*")).all(n, !has(n.spec.unschedulable))
+//
+// until (expectations): the last release that the expectations beside it hold for
+//
+//	{until: RELEASE, EXPECTATION, ...}
+//	NAME OF THE RULE: {until: RELEASE, EXPECTATION}
+//
+// See since. With both the expectations hold from the one to the other.
+//
+// For example:
+//
+//	{since: "4.19", until: "4.20", boots: {layered-*: 2}}
 //
 // # Checks of objects
 //

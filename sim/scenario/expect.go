@@ -35,16 +35,23 @@ const (
 	inAlways  = "always"
 )
 
-// expectations reads a list of expectations, or a mapping of them.
+// expectations reads a list of expectations, or a mapping of them. since and until hold for all of a mapping.
 func (r *reading) expectations(field string, n *node) []Expectation {
 	var out []Expectation
 	r.list(field, n, func(item *node) bool {
-		if item.kind != mappingNode || len(item.keys) == 0 {
-			r.fail(item, field, item.show(), "is not an expectation", "{machineosbuild layered-*: {condition: Failed}}")
+		stated := item.without(inSince, inUntil)
+		if stated.kind != mappingNode || len(stated.keys) == 0 {
+			value := item.show()
+			if stated.kind == mappingNode && len(item.keys) > 0 {
+				value = "nothing but since or until"
+			}
+			r.fail(item, field, value, "is not an expectation", "{machineosbuild layered-*: {condition: Failed}}")
 			return false
 		}
-		for i := range item.keys {
-			if e, ok := r.expectation(field, item.keys[i], item.values[i]); ok {
+		span, _ := r.span(item, r.releases)
+		for i := range stated.keys {
+			if e, ok := r.expectation(field, stated.keys[i], stated.values[i]); ok {
+				e.Span = span
 				out = append(out, e)
 			}
 		}
@@ -60,6 +67,14 @@ func (r *reading) expectation(field string, k, v *node) (Expectation, bool) {
 	}
 	head, rest, _ := strings.Cut(k.text, " ")
 	before := len(r.errs)
+	for _, within := range []string{inSince, inUntil} {
+		// A number would be that of a node's boots.
+		if at := v.get(within); at != nil && at.kind == scalarNode && !isInteger(at) {
+			r.fail(v.key(within), field, strconv.Quote(within), "stands beside an expectation, not in it",
+				fmt.Sprintf("{%s: %q, %s: ...}", within, at.text, k.text))
+			return e, false
+		}
+	}
 	if w, found := FindWord(head); found && w.expect != nil {
 		if field == inAlways && !w.state {
 			r.fail(k, field, k.show(), "happens, and is not a state that can last", "use never, or expect in a step")
@@ -429,6 +444,11 @@ func expectMachine(r *reading, field string, k, v *node, e *Expectation) {
 	}
 }
 
+func isInteger(n *node) bool {
+	_, is := n.value.(int64)
+	return is
+}
+
 func expectBoots(r *reading, field string, _, v *node, e *Expectation) {
 	if v.kind != mappingNode || len(v.keys) == 0 {
 		r.fail(v, field, v.show(), "counts no boots", "{layered-*: 1}")
@@ -460,11 +480,19 @@ func (r *reading) rules(field string, n *node) []Rule {
 		}
 		for i, k := range item.keys {
 			v := item.values[i]
-			if v.kind != mappingNode || len(v.keys) != 1 {
+			if v.kind == scalarNode && (k.text == inSince || k.text == inUntil) {
+				r.fail(k, field, k.show(), "stands beside the expectation of a rule, not beside its name",
+					fmt.Sprintf("- a build is interrupted: {%s: %q, machineosbuild *: {condition: Interrupted}}", k.text, v.text))
+				continue
+			}
+			stated := v.without(inSince, inUntil)
+			if stated.kind != mappingNode || len(stated.keys) != 1 {
 				r.fail(v, field, v.show(), "is not the expectation of a rule", example)
 				continue
 			}
-			if e, ok := r.expectation(field, v.keys[0], v.values[0]); ok {
+			span, _ := r.span(v, r.releases)
+			if e, ok := r.expectation(field, stated.keys[0], stated.values[0]); ok {
+				e.Span = span
 				out = append(out, Rule{Name: k.text, Pos: k.pos, Expectation: e})
 			}
 		}
@@ -477,7 +505,7 @@ func (r *reading) rules(field string, n *node) []Rule {
 const DefaultWithin = 2 * time.Hour
 
 // stepFields are the fields of a step that are not actions.
-var stepFields = []string{"within", inExpect, inOrder, inSettles, inEver, inNever, inAlways, "for"}
+var stepFields = []string{inSince, inUntil, "within", inExpect, inOrder, inSettles, inEver, inNever, inAlways, "for"}
 
 func (r *reading) step(n *node) (Step, bool) {
 	if n.kind != mappingNode || len(n.keys) != 1 {
@@ -486,10 +514,14 @@ func (r *reading) step(n *node) (Step, bool) {
 	}
 	s := Step{Name: n.keys[0].text, Pos: n.keys[0].pos, Within: DefaultWithin}
 	body := n.values[0]
-	if body.null() || body.kind == mappingNode && len(body.keys) == 0 {
+	said := body.without(inSince, inUntil)
+	if body.null() || said.kind == mappingNode && len(said.keys) == 0 {
 		r.fail(n.keys[0], "steps", n.keys[0].show(), "is an empty step", "at least one action or expectation")
 		return s, false
 	}
+	around := r.releases
+	defer func() { r.releases = around }()
+	s.Span, r.releases = r.span(body, around)
 	known := slices.Clone(stepFields)
 	for _, w := range Words() {
 		if w.act != nil {
@@ -498,6 +530,7 @@ func (r *reading) step(n *node) (Step, bool) {
 	}
 	r.fields(body, "steps", "a step", known, func(key string, k, v *node) {
 		switch key {
+		case inSince, inUntil: // already read: all else in the step needs them
 		case "within":
 			s.Within, _ = r.duration(key, v)
 		case inExpect:
@@ -528,7 +561,7 @@ func (r *reading) step(n *node) (Step, bool) {
 	if within := body.key("within"); within != nil && body.get(inExpect) == nil && body.get(inOrder) == nil && body.get(inSettles) == nil {
 		r.fail(within, "steps", "within", "bounds nothing", "expect, in order or settles in the same step")
 	}
-	if (body.get(inNever) != nil || body.get(inAlways) != nil) && len(body.keys) == 1 {
+	if (body.get(inNever) != nil || body.get(inAlways) != nil) && len(said.keys) == 1 {
 		r.fail(body, "steps", "the step", "ends where it begins, so its rules say nothing", "an action, an expectation or for: 5m")
 	}
 	return s, true

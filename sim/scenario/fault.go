@@ -166,10 +166,10 @@ func (r *reading) fault(n *node) (*Fault, bool) {
 	if len(r.errs) > before {
 		// A fault with a mistake counts as armed, so that a later heal is not another mistake.
 		r.all[f.Name] = f
-		r.armed = append(r.armed, f)
+		r.armed = append(r.armed, armedFault{f, r.releases.set()})
 		return nil, false
 	}
 	r.all[f.Name] = f
-	r.armed = append(r.armed, f)
+	r.armed = append(r.armed, armedFault{f, r.releases.set()})
 	return f, true
 }

@@ -232,7 +232,8 @@ var isName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 
 // fileFields are the fields of a scenario.
 var fileFields = []string{
-	"kind", "name", "area", "shows", "source", "needs", "seed", "cluster", "variants", "steps", inNever, inAlways,
+	"kind", "name", "area", "shows", "source", "needs", inSince, inUntil, "seed", "cluster", "variants", "steps", inNever,
+	inAlways,
 }
 
 // read reads a document into r.scenario.
@@ -254,6 +255,7 @@ func (r *reading) read(root *node) {
 			r.fail(root, "", "the scenario", "has no "+need, w.Short)
 		}
 	}
+	s.Span, r.releases = r.span(root, allReleases())
 	// Steps and rules refer to the cluster, wherever it stands in the file.
 	if cluster := root.get("cluster"); cluster != nil {
 		s.Cluster = r.topology(cluster)
@@ -296,6 +298,18 @@ func (r *reading) read(root *node) {
 	}
 	if v := root.get(inAlways); v != nil {
 		s.Always = r.rules(inAlways, v)
+	}
+	if len(r.errs) > 0 {
+		return
+	}
+	var idle uint
+	for i, release := range Releases {
+		if s.Holds(release) && len(s.For(release).Steps) == 0 {
+			idle |= 1 << i
+		}
+	}
+	if idle != 0 {
+		r.fail(root.get("steps"), "steps", "no step", "is left for "+namesOf(idle), "since or until of the scenario, to skip it there")
 	}
 }
 

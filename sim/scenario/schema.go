@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/jsonschema-go/jsonschema"
@@ -24,9 +25,10 @@ func Schema() ([]byte, error) {
 		Defs: map[string]*jsonschema.Schema{
 			"scenario": scenarioSchema(), "topology": topologySchema(), "step": stepSchema(), "cluster": clusterSchema(),
 			"expectations": some(def("expectation")), "expectation": expectationSchema(),
-			"rules": some(&jsonschema.Schema{Type: "object", MinProperties: ptr(1), AdditionalProperties: def("rule")}),
-			"rule":  {AllOf: []*jsonschema.Schema{def("expectation")}, MaxProperties: ptr(1)},
-			"check": checkSchema(), "fault": faultSchema(), "object": objectSchema(),
+			"rules":   some(&jsonschema.Schema{Type: "object", MinProperties: ptr(1), AdditionalProperties: def("rule")}),
+			"rule":    {AllOf: []*jsonschema.Schema{def("expectation")}, AnyOf: beside(ptr(1))},
+			"release": releaseSchema(),
+			"check":   checkSchema(), "fault": faultSchema(), "object": objectSchema(),
 			"duration": {Type: "string", Pattern: `^([0-9]+(\.[0-9]+)?(h|m|s|ms))+$|` + variable},
 			"count":    {AnyOf: []*jsonschema.Schema{{Type: "integer", Minimum: ptr(0.0)}, {Type: "string", Pattern: "^" + variable + "$"}}},
 			"bool":     {AnyOf: []*jsonschema.Schema{{Type: "boolean"}, {Type: "string", Pattern: "^" + variable + "$"}}},
@@ -113,6 +115,36 @@ func kindPattern(names ...string) string {
 	return "(" + strings.Join(spellings, "|") + ")"
 }
 
+// releaseSchema takes releases as text and as numbers, of which it can't tell 4.20 from 4.2.
+func releaseSchema() *jsonschema.Schema {
+	s := enum(Releases...)
+	for _, release := range Releases {
+		if number, err := strconv.ParseFloat(release, 64); err == nil {
+			s.AnyOf[0].Enum = append(s.AnyOf[0].Enum, number)
+		}
+	}
+	return s
+}
+
+// beside are the forms of a mapping with at least one field, and at most so many where a bound is given, beside since and
+// until.
+func beside(most *int) []*jsonschema.Schema {
+	var forms []*jsonschema.Schema
+	for _, given := range [][]string{nil, {inSince}, {inUntil}, {inSince, inUntil}} {
+		s := &jsonschema.Schema{Required: given, MinProperties: ptr(1 + len(given)), Properties: map[string]*jsonschema.Schema{}}
+		if most != nil {
+			s.MaxProperties = ptr(*most + len(given))
+		}
+		for _, field := range []string{inSince, inUntil} {
+			if !slices.Contains(given, field) {
+				s.Properties[field] = nothing()
+			}
+		}
+		forms = append(forms, s)
+	}
+	return forms
+}
+
 // byObject is a mapping from "KIND NAME" to values.
 func byObject(value *jsonschema.Schema, kindNames ...string) *jsonschema.Schema {
 	return &jsonschema.Schema{
@@ -128,7 +160,7 @@ func scenarioSchema() *jsonschema.Schema {
 		"cluster":  {AnyOf: []*jsonschema.Schema{text(), def("cluster")}},
 		"variants": {Type: "object", MinProperties: ptr(1), PropertyNames: &jsonschema.Schema{Pattern: isName.String()}, AdditionalProperties: mapOf(scalar())},
 		"steps":    {Type: "array", MinItems: ptr(1), Items: &jsonschema.Schema{Type: "object", MinProperties: ptr(1), MaxProperties: ptr(1), AdditionalProperties: def("step")}},
-		inNever:    def("rules"), inAlways: def("rules"),
+		inNever:    def("rules"), inAlways: def("rules"), inSince: def("release"), inUntil: def("release"),
 	})
 	s.Required = []string{"kind", "name", "shows", "cluster", "steps"}
 	return s
@@ -156,6 +188,7 @@ func stepSchema() *jsonschema.Schema {
 	fields := map[string]*jsonschema.Schema{
 		"within": def("duration"), "for": def("duration"), inExpect: def("expectations"), inOrder: def("expectations"),
 		inSettles: def("expectations"), inEver: def("expectations"), inNever: def("rules"), inAlways: def("rules"),
+		inSince: def("release"), inUntil: def("release"),
 	}
 	s := fieldsOf(SectionStep, fields)
 	for _, w := range words {
@@ -177,12 +210,12 @@ func expectationSchema() *jsonschema.Schema {
 		Properties: map[string]*jsonschema.Schema{"text": text(), "container": text(), "count": count},
 	}}}
 	s := fieldsOf(SectionExpectation, map[string]*jsonschema.Schema{
-		"boots": mapOf(count), "true": text(),
+		"boots": mapOf(count), "true": text(), inSince: def("release"), inUntil: def("release"),
 		"registry": {Type: "object", AdditionalProperties: nothing(), Properties: map[string]*jsonschema.Schema{
 			"method": enum(methods...), "path": text(), "account": text(), "caller": text(), "status": count, "count": count,
 		}},
 	})
-	s.MinProperties = ptr(1)
+	s.AnyOf = beside(nil)
 	// The kind Machine is written in the plural here: machine is the machine below a Node.
 	objects := strings.ReplaceAll(kindPattern(), "|Machine|machine|", "|")
 	s.PatternProperties = map[string]*jsonschema.Schema{

@@ -69,6 +69,17 @@ func TestSchemaTakesTheLibrary(t *testing.T) {
 	for _, w := range words {
 		check(w.Section+" "+w.Name, []byte(document(w)))
 	}
+	good, _ := FindWord("fault")
+	for _, text := range []string{
+		"never: [{x: {since: 4.20, until: '4.22', pods a: {}}}, {y: {until: '4.19', pods a: {}}}]",
+		"expect: {since: main, pods a: {}, pods b: {}}", "expect: [{since: '4.19', until: 4.20, pods a: {}, true: now != now}]",
+	} {
+		text = strings.Replace(document(good), "fault: {", text+"\n      fault: {", 1)
+		if _, err := Parse("testdata/x.yaml", []byte(text)); err != nil {
+			t.Error(err)
+		}
+		check("releases", []byte(text))
+	}
 	for _, folder := range []string{"../../scenarios", "../../fixtures/clusters"} {
 		err := filepath.WalkDir(folder, func(file string, _ os.DirEntry, err error) error {
 			if err != nil || filepath.Ext(file) != ".yaml" {
@@ -98,6 +109,11 @@ func TestSchemaRefuses(t *testing.T) {
 		{"times: 3", "times: three"}, {"fault: {", "within: 15 mins\n      fault: {"}, {"fault: {", "expect: [mosbb a: {}]\n      fault: {"},
 		{"fault: {", "expect: [mosb a: {condtion: Failed}]\n      fault: {"}, {"fault: {", "expect: []\n      fault: {"},
 		{"fault: {", "never: [{x: {pods a: {}, pods b: {}}}]\n      fault: {"}, {"fault: {", "scale: {pod a: 1}\n      fault: {"},
+		{"fault: {", "never: [{x: {since: '4.20', pods a: {}, pods b: {}}}]\n      fault: {"},
+		{"fault: {", "never: [{x: {since: '4.20', until: '4.21'}}]\n      fault: {"},
+		{"fault: {", "expect: [{until: '4.20'}]\n      fault: {"}, {"fault: {", "since: '4.17'\n      fault: {"},
+		{"fault: {", "expect: [{until: 4.3, pods a: {}}]\n      fault: {"},
+		{"fault: {", "expect: [pods a: {since: '4.20'}]\n      fault: {"},
 		{"fault: {", "apply: {kind: Pod}\n      fault: {"}, {"fault: {", "expect: [machine a: {condition: Ready}]\n      fault: {"},
 	} {
 		text := document(good)

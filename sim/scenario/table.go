@@ -15,6 +15,9 @@ func slicesOf(lists ...[]Word) []Word {
 	return all
 }
 
+// releaseNotes are said of each since.
+var releaseNotes = "RELEASE is one of " + strings.Join(Releases, ", ") + ", and is itself included."
+
 var scenarioWords = []Word{
 	{Name: "always", Section: SectionScenario, Short: "rules that each revision of the whole run must meet",
 		Grammar: "always: [NAME OF THE RULE: EXPECTATION, ...]",
@@ -41,6 +44,8 @@ var scenarioWords = []Word{
 		Grammar: "seed: NUMBER", Example: "seed: 42"},
 	{Name: "shows", Section: SectionScenario, Short: "one sentence: what a reader learns when it passes",
 		Grammar: "shows: TEXT", Example: "shows: a build that keeps failing is retried three times and then reported"},
+	{Name: inSince, Section: SectionScenario, Short: "the first release that the scenario holds for; for older ones it is skipped",
+		Grammar: "since: RELEASE", Notes: releaseNotes, Example: "since: \"4.20\""},
 	{Name: "source", Section: SectionScenario, Short: "where the behaviour is written down",
 		Grammar: "source: {WORD: TEXT or [TEXT, ...], ...}",
 		Example: "source: {seed: In the case of a build failure, upstream: TestGracefulBuildFailureRecovery}"},
@@ -49,6 +54,8 @@ var scenarioWords = []Word{
 		Notes: "A step begins when the one before it ended. Its actions are performed at once, in the order of the file;\n" +
 			"then it waits for its expectations.",
 		Example: "steps:\n  - ask for an image: {apply: fixtures/layered.yaml}\n  - it rolls out: {within: 1h, expect: {machineconfigpool layered: {updated: 2}}}"},
+	{Name: inUntil, Section: SectionScenario, Short: "the last release that the scenario holds for; for newer ones it is skipped",
+		Grammar: "until: RELEASE", Notes: releaseNotes, Example: "since: \"4.19\"\nuntil: \"4.20\""},
 	{Name: "variants", Section: SectionScenario, Short: "one file, several scenarios: name/variant with variables set",
 		Grammar: "variants: {NAME: {VARIABLE: VALUE, ...}, ...}",
 		Notes: "$(VARIABLE) is replaced in all texts, keys too; a value that is nothing but $(VARIABLE) takes the variable's\n" +
@@ -91,6 +98,14 @@ var stepWords = []Word{
 		Grammar: "settles: EXPECTATION or [EXPECTATION, ...]",
 		Notes:   "At rest nothing is left to do but heartbeats and timers that find nothing to do.",
 		Example: "settles: {machineconfigpool layered: {updated: 2, degraded: 0}}"},
+	{Name: inSince, Section: SectionStep, Short: "the first release that the step holds for; for older ones it is left out",
+		Grammar: "since: RELEASE",
+		Notes: "The step's actions are left out, too: to leave out only what it expects, write since and until beside the\n" +
+			"expectations.\n" + releaseNotes,
+		Example: "since: \"4.20\"\nannotate: {machineosconfig layered: {machineconfiguration.openshift.io/rebuild: \"\"}}"},
+	{Name: inUntil, Section: SectionStep, Short: "the last release that the step holds for; for newer ones it is left out",
+		Grammar: "until: RELEASE", Notes: "See since.",
+		Example: "until: \"4.19\"\ndelete: machineosconfig layered"},
 	{Name: "within", Section: SectionStep, Short: "how long the step may wait for expect, in order and settles",
 		Grammar: "within: DURATION", Notes: "A number and a unit (s, m, h). Without it 2h.",
 		Example: "within: 15m\nexpect: {machineosbuild layered-*: {condition: Failed}}"},
@@ -217,12 +232,21 @@ var expectationWords = []Word{
 		Grammar: "registry: {method: METHOD, path: PATH, account: ACCOUNT, caller: CALLER, status: N, count: N}",
 		Notes:   "path, account and caller are globs; path is what follows /v2/. At least one request, or exactly count.",
 		Example: "registry: {method: DELETE, path: openshift/os-image/manifests/*, status: 202, count: 0}", expect: expectRegistry},
+	{Name: inSince, Section: SectionExpectation, Short: "the first release that the expectations beside it hold for",
+		Grammar: "{since: RELEASE, EXPECTATION, ...}\nNAME OF THE RULE: {since: RELEASE, EXPECTATION}",
+		Notes: "For older releases they are left out. since holds for all expectations of its mapping, in a list for those of the\n" +
+			"one item. If a step acts, what is left of its expect must not have held before.\n" + releaseNotes,
+		Example: "{since: \"4.20\", machineosbuild layered-*: {condition: Failed}}"},
 	{Name: "true", Section: SectionExpectation, Short: "a CEL expression over the whole cluster",
 		Grammar: "true: EXPRESSION",
 		Notes: "list(\"KIND\") are all objects of a kind, get(\"KIND\", \"NAME\") is one, now is the time, and text.glob(\"a*\") matches\n" +
 			"a glob. An expression that fails, because an object or a field is missing, is not true.",
 		Example: "true: list(\"node\").filter(n, n.metadata.name.glob(\"layered-*\")).all(n, !has(n.spec.unschedulable))",
 		expect:  expectTrue, state: true},
+	{Name: inUntil, Section: SectionExpectation, Short: "the last release that the expectations beside it hold for",
+		Grammar: "{until: RELEASE, EXPECTATION, ...}\nNAME OF THE RULE: {until: RELEASE, EXPECTATION}",
+		Notes:   "See since. With both the expectations hold from the one to the other.",
+		Example: "{since: \"4.19\", until: \"4.20\", boots: {layered-*: 2}}"},
 }
 
 var checkWords = []Word{

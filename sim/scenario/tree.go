@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -47,6 +48,20 @@ func (n *node) get(key string) *node {
 		}
 	}
 	return nil
+}
+
+// without returns a mapping without some of its keys, and anything else as it is.
+func (n *node) without(keys ...string) *node {
+	if n.kind != mappingNode {
+		return n
+	}
+	out := &node{kind: mappingNode, pos: n.pos}
+	for i, k := range n.keys {
+		if !slices.Contains(keys, k.text) {
+			out.keys, out.values = append(out.keys, k), append(out.values, n.values[i])
+		}
+	}
+	return out
 }
 
 func (n *node) null() bool { return n == nil || n.kind == scalarNode && n.value == nil }

@@ -21,6 +21,8 @@ type Scenario struct {
 	Area   string
 	Source map[string][]string
 	Needs  []string
+	// Span: for other releases the scenario is skipped.
+	Span
 	// Seed is the seed that the file asks for; 0 means the run's.
 	Seed    uint64
 	Cluster Topology
@@ -31,8 +33,10 @@ type Scenario struct {
 
 // Step is one step: actions, performed in the order of the file, then what must come of them.
 type Step struct {
-	Name    string
-	Pos     Position
+	Name string
+	Pos  Position
+	// Span: for other releases the step is left out.
+	Span
 	Actions []Action
 	// Within bounds the time from the step's begin until Expect, InOrder and Settles are met. Default 2 h.
 	Within time.Duration
@@ -165,6 +169,8 @@ type Fault struct {
 type Expectation struct {
 	Pos  Position
 	Text string // as the file has it, for messages
+	// Span: for other releases nothing is expected.
+	Span
 
 	Object   *ObjectExpectation
 	Registry *RegistryExpectation

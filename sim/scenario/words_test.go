@@ -25,7 +25,7 @@ func TestWordsAreSorted(t *testing.T) {
 		if i > 0 && words[i-1].Name == w.Name && words[i-1].Section == w.Section {
 			t.Errorf("%s (%s): stands twice", w.Name, w.Section)
 		}
-		if w.Section == SectionAction && w.act == nil || w.Section == SectionExpectation && w.Name != objectWord && w.expect == nil {
+		if w.Section == SectionAction && w.act == nil || w.Section == SectionExpectation && w.Name != objectWord && w.Name != inSince && w.Name != inUntil && w.expect == nil {
 			t.Errorf("%s (%s): has no reader", w.Name, w.Section)
 		}
 	}
@@ -68,15 +68,18 @@ func document(w Word) string {
 		if w.Section == SectionStep && (w.Name == "always") {
 			file["steps"] += "\n      for: 1m"
 		}
+		if w.Name == inSince || w.Name == inUntil {
+			file["steps"] += "\n  - a step for all releases: {wait: 1s}"
+		}
 	case SectionExpectation:
-		file["steps"] = "steps:\n  - the only step:\n      expect:\n        - " + w.Example
+		file["steps"] = "steps:\n  - the only step:\n      wait: 1s\n      expect:\n        - " + w.Example
 	case SectionCheck:
 		file["steps"] = "steps:\n  - the only step:\n      ever:\n        - " + w.Example
 	case SectionCluster:
 		file["cluster"] = "cluster:\n" + body("like: two-pools\n"+w.Example)
 	}
 	var lines []string
-	for _, key := range []string{"kind", "name", "area", "shows", "source", "needs", "seed", "cluster", "variants", "steps", "never", "always"} {
+	for _, key := range []string{"kind", "name", "area", "shows", "source", "needs", "since", "until", "seed", "cluster", "variants", "steps", "never", "always"} {
 		if file[key] != "" {
 			lines = append(lines, file[key])
 		}

@@ -13,14 +13,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/layersim/layersim/sim/cluster/live"
 )
 
 // Controllers are those of kube-controller-manager that on-cluster layering lives with: Jobs, garbage collection,
@@ -107,18 +106,7 @@ func (c *ControlPlane) start(ctx context.Context, programs string, o Options) er
 		return err
 	}
 	if len(o.CRDs) > 0 {
-		copies := make([]*apiextensionsv1.CustomResourceDefinition, len(o.CRDs))
-		for i, crd := range o.CRDs {
-			copies[i] = crd.DeepCopy()
-		}
-		// An empty scheme, because nothing is converted.
-		_, err := envtest.InstallCRDs(c.Config, envtest.CRDInstallOptions{
-			CRDs: copies, Scheme: runtime.NewScheme(), MaxTime: startLimit, PollInterval: 20 * time.Millisecond,
-		})
-		if err != nil {
-			return fmt.Errorf("install CustomResourceDefinitions: %w", err)
-		}
-		if err := served(ctx, reader, o.CRDs); err != nil {
+		if err := live.Define(ctx, c.Config, o.CRDs); err != nil {
 			return err
 		}
 	}
@@ -276,29 +264,6 @@ func (c *ControlPlane) startControllers(programs, kubeconfig string, controllers
 		"--leader-elect=false", "--bind-address=127.0.0.1", "--secure-port=0", "--use-service-account-credentials=false",
 		"--kube-api-qps=1000", "--kube-api-burst=1000", "--node-monitor-grace-period=24h", "--node-startup-grace-period=24h",
 		"--root-ca-file="+filepath.Join(certificates, "apiserver.crt"))
-}
-
-// served waits until custom resources can be listed: for a moment after its definition is established, a kind's storage
-// is still being initialized.
-func served(ctx context.Context, c client.Client, crds []*apiextensionsv1.CustomResourceDefinition) error {
-	for _, crd := range crds {
-		for _, v := range crd.Spec.Versions {
-			if !v.Served {
-				continue
-			}
-			l := &unstructured.UnstructuredList{}
-			l.SetGroupVersionKind(schema.GroupVersionKind{Group: crd.Spec.Group, Version: v.Name, Kind: crd.Spec.Names.ListKind})
-			var last error
-			err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, startLimit, true, func(ctx context.Context) (bool, error) {
-				last = c.List(ctx, l, client.Limit(1))
-				return last == nil, nil
-			})
-			if err != nil {
-				return fmt.Errorf("wait for %s %s: %w (%v)", crd.Name, v.Name, err, last)
-			}
-		}
-	}
-	return nil
 }
 
 // exists waits for an object.

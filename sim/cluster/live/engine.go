@@ -44,8 +44,10 @@ type Options struct {
 	Capabilities []string
 	// Program, where not nil, says how to run a process outside of this one; nil for one that is run here.
 	Program func(process string) *Program
-	// Logs is a directory for the output of programs, Scratch one for their files. Both have to be there.
-	Logs, Scratch string
+	// Foundation, where not nil, is laid in place of the bundled controllers' own.
+	Foundation Foundation
+	// Logs is a directory for the output of programs, Files one below which each run has its Scratch. Both have to be there.
+	Logs, Files, Scratch string
 }
 
 // Engine drives a cluster on a real API server. See [cluster.Engine].
@@ -177,8 +179,8 @@ func (e *Engine) Transport(r *registry.Registry, caller string) http.RoundTrippe
 	return e.front.transport(caller)
 }
 
-// Authority is the certificate authority of the registry in PEM form. There is none before the first Transport.
-func (e *Engine) Authority() []byte {
+// authority is the certificate authority of the registry in PEM form. There is none before the first Transport.
+func (e *Engine) authority() []byte {
 	if e.front == nil {
 		return nil
 	}

@@ -46,6 +46,8 @@ type revision struct {
 	at     time.Time
 	change *history.Change
 	key    string
+	// manager is the field manager that wrote last.
+	manager string
 }
 
 // queued is a record that waits for its turn.
@@ -217,7 +219,7 @@ func (e *Engine) author(r *revision) {
 		}
 	}
 	if !known {
-		r.change.Author = "kube-apiserver"
+		r.change.Author = r.manager // it came another way than through the proxy
 		return
 	}
 	delete(e.authors, r.number)
@@ -310,12 +312,22 @@ func (w *watcher) once(ctx context.Context) error {
 	return nil
 }
 
-func (w *watcher) saw(what watch.EventType, o *unstructured.Unstructured, number int64) {
-	if err := unstructured.SetNestedField(o.Object, nil, "metadata", "managedFields"); err == nil {
-		unstructured.RemoveNestedField(o.Object, "metadata", "managedFields")
+// lastManager is the field manager that wrote an object last.
+func lastManager(o *unstructured.Unstructured) string {
+	name, at := "kube-apiserver", time.Time{}
+	for _, f := range o.GetManagedFields() {
+		if f.Time != nil && !f.Time.Time.Before(at) {
+			name, at = f.Manager, f.Time.Time
+		}
 	}
+	return name
+}
+
+func (w *watcher) saw(what watch.EventType, o *unstructured.Unstructured, number int64) {
+	manager := lastManager(o)
+	o.SetManagedFields(nil)
 	key := objectKey(w.gvk, o.GetNamespace(), o.GetName())
-	r := &revision{number: number, at: time.Now(), key: key, change: &history.Change{
+	r := &revision{number: number, at: time.Now(), key: key, manager: manager, change: &history.Change{
 		GVK: w.gvk, Namespace: o.GetNamespace(), Name: o.GetName(), Old: w.known[key], New: o, Verb: "update",
 	}}
 	switch {

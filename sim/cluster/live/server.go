@@ -82,13 +82,13 @@ func NewServer(config *rest.Config) (*Server, error) {
 			return kind, ok
 		},
 		Before: func(r *store.Request) error {
-			if e := s.run.Load(); e != nil {
+			if e := s.run.Load(); e != nil && !proxy.Housekeeping(r) {
 				return e.faults.Before(r)
 			}
 			return nil
 		},
 		After: func(r *store.Request, err error) error {
-			if e := s.run.Load(); e != nil {
+			if e := s.run.Load(); e != nil && !proxy.Housekeeping(r) {
 				return e.faults.After(r, err)
 			}
 			return err
@@ -111,8 +111,27 @@ func (s *Server) Close() error { return s.proxy.Close() }
 // Kubeconfig is a kubeconfig file for a program of Kubernetes, by name.
 func (s *Server) Kubeconfig(program string) []byte { return s.proxy.Admit(program).Kubeconfig() }
 
-// Mark remembers what is there as what has been there from the beginning.
-func (s *Server) Mark(ctx context.Context) error {
+// Settle makes the namespaces that all runs have in common, and remembers what is there as what has been there from the
+// beginning.
+func (s *Server) Settle(ctx context.Context, namespaces []string) error {
+	namespaced := schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
+	accounts := schema.GroupVersionResource{Version: "v1", Resource: "serviceaccounts"}
+	for _, name := range namespaces {
+		n := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace"}}
+		n.SetName(name)
+		if _, err := s.dynamic.Resource(namespaced).Create(ctx, n, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("create namespace %s: %w", name, err)
+		}
+		// A pod of a namespace without it would be refused.
+		var last error
+		err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+			_, last = s.dynamic.Resource(accounts).Namespace(name).Get(ctx, "default", metav1.GetOptions{})
+			return last == nil, nil
+		})
+		if err != nil {
+			return fmt.Errorf("wait for the default service account of namespace %s: %w (%v)", name, err, last)
+		}
+	}
 	s.baseline = map[types.UID]bool{}
 	return s.each(ctx, func(_ schema.GroupVersionResource, o *unstructured.Unstructured) error {
 		s.baseline[o.GetUID()] = true
@@ -120,7 +139,7 @@ func (s *Server) Mark(ctx context.Context) error {
 	})
 }
 
-// Reset removes whatever has come since Mark, and waits until it is gone.
+// Reset removes whatever has come since Settle, and waits until it is gone.
 func (s *Server) Reset(ctx context.Context) error {
 	var left []string
 	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
