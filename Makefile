@@ -10,7 +10,7 @@ export GOGC ?= 400
 
 .DEFAULT_GOAL := help
 # Go decides what is up to date, and runs in parallel by itself; so every target is a command.
-.PHONY: help build run test bench cold lint generate controlplane likeness clean
+.PHONY: help build live run test bench cold lint generate controlplane likeness e2e-envtest nodeimage e2e up down clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -20,14 +20,42 @@ build: ## build bin/layersim
 	@echo "building bin/layersim (over two minutes in a cold clone, seconds afterwards)"
 	@go build $$(hack/trim) -o bin/layersim ./cmd/layersim
 
+live: ## build bin/layersim-live, which has the real clusters, and the controllers as programs
+	@echo "building bin/layersim-live and the controllers (about four minutes in a cold clone)"
+	@go build -tags live -o bin/layersim-live ./cmd/layersim
+	@go build -o bin/ ./cmd/machine-os-builder ./cmd/machine-config-controller
+
 run: build ## run all scenarios; reports go to out/
 	@mkdir -p out
 	@bin/layersim run --json out/report.json --junit out/junit.xml --html out/report.html scenarios; status=$$?; \
 	if [ -e out/report.json ]; then echo "reports: out/report.html out/report.json out/junit.xml"; fi; exit $$status
 
-# All of vet runs with the tests, which is less work than `go vet` and then `go test`, with its own choice of vet.
-test: lint ## lint, vet and run all tests
+# All of vet runs with the tests, which is less work than `go vet` and then `go test`, with its own choice of vet. Then the
+# scenarios that a release must pass run on real control planes.
+test: lint controlplane ## lint, vet, run all tests, and the conformance scenarios on a real control plane
 	go test -vet=all ./...
+	go vet -tags 'live e2e likeness' ./cmd/layersim ./e2e ./sim/cluster/...
+	$(suite) --label-filter=conformance --junit-report=conformance.xml ./e2e
+
+# Four scenarios side by side: most of a run is waiting for pauses that controllers make.
+suite = go tool ginkgo --tags=e2e --procs=4 --output-dir=out --timeout=80m
+
+e2e-envtest: controlplane ## run all scenarios on real control planes
+	$(suite) --junit-report=envtest.xml ./e2e
+
+nodeimage: ## build the image of kind's node, or pull it, once a machine (about ten minutes)
+	@hack/nodeimage/build
+
+e2e: nodeimage build live ## run the scenarios on a real cluster, in containers
+	@mkdir -p out
+	@bin/layersim run --cluster kind --json out/kind.json --junit out/kind.xml --html out/kind.html $(or $(SCENARIOS),scenarios); status=$$?; \
+	if [ -e out/kind.json ]; then echo "reports: out/kind.html out/kind.json out/kind.xml"; fi; exit $$status
+
+up: nodeimage build live ## make a cluster of kind and keep it
+	@bin/layersim up
+
+down: build live ## remove the cluster of kind
+	@bin/layersim down
 
 # Each benchmark runs once: it is a whole rollout, and reports its numbers per virtual second or per node by itself.
 bench: build cold ## print the numbers of the README

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -73,4 +74,9 @@ func (f *runFlags) backends(ctx context.Context) ([]backend, error) {
 		return nil, fmt.Errorf("--compare needs two clusters, e.g. --cluster sim,envtest")
 	}
 	return list, nil
+}
+
+func isFile(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.Mode().IsRegular()
 }

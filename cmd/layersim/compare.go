@@ -2,8 +2,8 @@ package main
 
 import (
 	"bytes"
-	"fmt"
-	"slices"
+	"errors"
+	"os"
 	"sync"
 
 	"github.com/layersim/layersim/sim/compare"
@@ -11,11 +11,13 @@ import (
 	"github.com/layersim/layersim/sim/scenario"
 )
 
+// library is the folder whose scenarios explanations are for.
+const library = "scenarios"
+
 // comparison compares the results of scenarios on several clusters.
 type comparison struct {
 	mu        sync.Mutex
 	explained *compare.Explanations
-	seen      []string
 }
 
 func newComparison() (*comparison, error) {
@@ -34,7 +36,6 @@ func (c *comparison) compare(first *report.Result, firstCluster string, other *r
 	}
 	differences := compare.Histories(first.History, other.History)
 	c.mu.Lock()
-	c.seen = append(c.seen, first.Name)
 	differences = c.explained.Explain(differences, first.Name, [2]string{firstCluster, otherCluster})
 	c.mu.Unlock()
 	for _, d := range differences {
@@ -50,18 +51,27 @@ func (c *comparison) compare(first *report.Result, firstCluster string, other *r
 	return nil
 }
 
-// stale is an error for each explanation that none of the compared scenarios needed any more.
+// stale is an error for each explanation that explained nothing although all the scenarios that it is for were compared.
 func (c *comparison) stale() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var text bytes.Buffer
-	for _, entry := range c.explained.Stale(c.seen) {
-		if slices.ContainsFunc(c.seen, func(name string) bool { return scenario.Match(entry.Scenario, name) }) {
-			fmt.Fprintf(&text, "\n  %s", entry)
+	var names []string
+	if _, err := os.Stat(library); err == nil {
+		list, err := scenario.Load([]string{library})
+		if err != nil {
+			return err
+		}
+		for _, s := range list {
+			names = append(names, s.Name)
 		}
 	}
-	if text.Len() == 0 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	stale := c.explained.Stale(names)
+	if len(names) == 0 || len(stale) == 0 {
 		return nil
 	}
-	return fmt.Errorf("explained differences that are none any more; take them out of sim/compare/explained.yaml:%s", text.String())
+	text := "explained differences that are none any more; take them out of sim/compare/explained.yaml:"
+	for _, entry := range stale {
+		text += "\n  " + entry.String()
+	}
+	return errors.New(text)
 }

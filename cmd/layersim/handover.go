@@ -59,8 +59,3 @@ func findLive() (string, error) {
 	}
 	return file, err
 }
-
-func isFile(name string) bool {
-	info, err := os.Stat(name)
-	return err == nil && info.Mode().IsRegular()
-}

@@ -8,8 +8,11 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,10 +34,30 @@ func (f *runFlags) live(ctx context.Context, name string) (backend, error) {
 	if name == "kind" {
 		return &onKind{speed: f.speed, system: controllers, keep: f.keep, retain: f.retain, out: os.Stderr}, nil
 	}
-	if _, err := envtest.Binaries(); err != nil {
+	if err := builtPlane(ctx); err != nil {
 		return nil, &brokenError{err}
 	}
 	return &onEnvtest{speed: f.speed, system: controllers, planes: map[int]*envtest.Plane{}}, nil
+}
+
+// builtPlane makes sure that there is a control plane to start. Where there is somebody to ask, it offers to build it.
+func builtPlane(ctx context.Context) error {
+	_, err := envtest.Binaries()
+	build := filepath.Join("hack", "controlplane", "build")
+	if !errors.Is(err, envtest.ErrNotBuilt) || !isTerminal(os.Stdin) || !isFile(build) {
+		return err
+	}
+	fmt.Fprint(os.Stderr, "The control plane is not built on this machine. Build it now (about eight minutes)? [y/N] ")
+	var answer string
+	if _, scanErr := fmt.Fscanln(os.Stdin, &answer); scanErr != nil || !strings.HasPrefix(strings.ToLower(answer), "y") {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, build)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("build the control plane: %w", err)
+	}
+	return nil
 }
 
 // onEnvtest runs scenarios on control planes, one for each slot. They are kept from run to run.

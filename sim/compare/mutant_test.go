@@ -78,11 +78,11 @@ func statuses(name string, f func(client.Object)) func(*component.Component) {
 }
 
 // lists lets f change what a component finds.
-func lists(name string, f func(client.Client, client.ObjectList)) func(*component.Component) {
+func lists(name string, f func(client.ObjectList)) func(*component.Component) {
 	return sabotage(name, interceptor.Funcs{
 		List: func(ctx context.Context, c client.WithWatch, l client.ObjectList, opts ...client.ListOption) error {
 			err := c.List(ctx, l, opts...)
-			f(c, l)
+			f(l)
 			return err
 		},
 	})
@@ -133,13 +133,15 @@ var mutants = []struct {
 		}
 		return o
 	}), "node worker-N1, cordon: cordoned"},
-	{"paused-pool", "the node controller doesn't see that a pool is paused", lists(nodes, func(_ client.Client, l client.ObjectList) {
-		if pools, ok := l.(*mcfgv1.MachineConfigPoolList); ok {
-			for n := range pools.Items {
-				pools.Items[n].Spec.Paused = false
+	{"paused-pool", "the node controller doesn't see that a pool is paused", sabotage(nodes, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+			err := c.Get(ctx, key, o, opts...)
+			if pool, ok := o.(*mcfgv1.MachineConfigPool); ok {
+				pool.Spec.Paused = false
 			}
-		}
-	}), ""},
+			return err
+		},
+	}), "scenario, steps: step 2 nothing can happen any more"},
 	{"machine-set-scale-up", "all nodes are targeted at once", patches(nodes, func(c client.Client, o client.Object, data string) client.Object {
 		if _, ok := o.(*corev1.Node); !ok || !wants(data) {
 			return o
@@ -210,7 +212,7 @@ var mutants = []struct {
 	{"happy-path", "the drain controller panics", patches(drains, func(client.Client, client.Object, string) client.Object {
 		panic("nil pointer dereference")
 	}), "panics: panics"},
-	{"paused-pool-replace", "the builder sees no nodes when it deletes images", lists(builder, func(_ client.Client, l client.ObjectList) {
+	{"paused-pool-replace", "the builder sees no nodes when it deletes images", lists(builder, func(l client.ObjectList) {
 		if list, ok := l.(*corev1.NodeList); ok {
 			list.Items = nil
 		}

@@ -38,9 +38,9 @@ const (
 	Speed = 50
 	// Patience is the least time of a step: the back-off of a Job's four pods takes 70 s by itself.
 	Patience = 5 * time.Minute
-	// Quiet is how long nothing may have changed until a cluster counts as being at rest: twice the pause that
-	// the controllers make before they react.
-	Quiet = 10 * time.Second
+	// Quiet is how long nothing may have changed until a cluster counts as being at rest: longer than the longest pause that
+	// controllers make without cause to see, which is the build controller's half a minute before it deletes an image.
+	Quiet = 40 * time.Second
 	// Hold is how long a revision waits for others to come before it.
 	Hold = 25 * time.Millisecond
 )

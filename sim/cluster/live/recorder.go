@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,6 +38,8 @@ type sequence struct {
 	awaited   map[int64]time.Time    // revisions that writes have told and watches haven't, since when
 	authors   map[int64]proxy.Write  // by revision
 	last      map[string]proxy.Write // the last write of each object
+	// introduced are the objects of which the history has the whole.
+	introduced map[string]bool
 	failure   error
 }
 
@@ -72,6 +75,7 @@ func (r *revisions) Pop() any {
 func (s *sequence) init() {
 	s.more = make(chan struct{}, 1)
 	s.arrived, s.awaited = map[int64]bool{}, map[int64]time.Time{}
+	s.introduced = map[string]bool{}
 	s.authors, s.last = map[int64]proxy.Write{}, map[string]proxy.Write{}
 }
 
@@ -237,8 +241,22 @@ func (e *Engine) add(r history.Record, at time.Time) {
 	e.now = max(e.now, at.Sub(e.start))
 	if c := r.Change; c != nil {
 		c.Old, c.New = e.redactor.Object(c.Old), e.redactor.Object(c.New)
+		e.introduce(r)
 	}
 	e.recorder.Add(r)
+}
+
+// introduce adds the state before, where an object was there before the history began: each object's records begin with the
+// whole of it, so that a saved history can be read again.
+func (e *Engine) introduce(r history.Record) {
+	c := r.Change
+	key := objectKey(c.GVK, c.Namespace, c.Name)
+	if c.Old != nil && !e.introduced[key] {
+		before := *c
+		before.Old, before.New, before.Verb, before.Subresource, before.Author = nil, c.Old, "create", "", "kube-apiserver"
+		e.recorder.Add(history.Record{Revision: r.Revision, Change: &before})
+	}
+	e.introduced[key] = c.New != nil
 }
 
 // Revision implements [cluster.Engine].
@@ -312,6 +330,11 @@ func (w *watcher) once(ctx context.Context) error {
 	return nil
 }
 
+// ticking reports whether a change is one of those that come all the time: leases of Kubernetes' own programs and of nodes.
+func ticking(c *history.Change) bool {
+	return c.GVK.Kind == "Lease" && strings.HasPrefix(c.Namespace, "kube-")
+}
+
 // lastManager is the field manager that wrote an object last.
 func lastManager(o *unstructured.Unstructured) string {
 	name, at := "kube-apiserver", time.Time{}
@@ -343,7 +366,9 @@ func (w *watcher) saw(what watch.EventType, o *unstructured.Unstructured, number
 	}
 	e := w.engine
 	e.mu.Lock()
-	heap.Push(&e.revisions, r)
+	if !ticking(r.change) {
+		heap.Push(&e.revisions, r)
+	}
 	e.arrived[number] = true
 	delete(e.awaited, number)
 	e.mu.Unlock()
