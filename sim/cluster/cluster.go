@@ -13,6 +13,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -638,12 +639,28 @@ func Moves(r *history.Record) bool {
 
 // comeUp waits until all pools are updated and nothing moves any more.
 func (c *Cluster) comeUp() error {
-	if err := c.Rest(c.Engine.Timing().Quiet, c.Engine.Timing().Within(bringUp)); err != nil {
-		return err
+	timing := c.Engine.Timing()
+	limit := c.Engine.Elapsed() + timing.Within(bringUp)
+	for {
+		if err := c.Rest(timing.BringUp, limit-c.Engine.Elapsed()); err != nil {
+			return err
+		}
+		waiting, err := c.outdated()
+		// In virtual time nothing will happen after a rest; controllers of other releases may take longer pauses.
+		if err != nil || waiting == "" {
+			return err
+		}
+		if timing.Patience == 0 || c.Engine.Elapsed() > limit {
+			return errors.New(waiting)
+		}
 	}
+}
+
+// outdated says which pool isn't updated; empty when all are.
+func (c *Cluster) outdated() (string, error) {
 	var pools mcfgv1.MachineConfigPoolList
 	if err := c.admin.List(context.Background(), &pools); err != nil {
-		return err
+		return "", err
 	}
 	for _, p := range pools.Items {
 		updated := false
@@ -651,8 +668,8 @@ func (c *Cluster) comeUp() error {
 			updated = updated || condition.Type == mcfgv1.MachineConfigPoolUpdated && condition.Status == corev1.ConditionTrue
 		}
 		if !updated && !p.Spec.Paused {
-			return fmt.Errorf("pool %s is not updated: %+v", p.Name, p.Status.Conditions)
+			return fmt.Sprintf("pool %s is not updated: %+v", p.Name, p.Status.Conditions), nil
 		}
 	}
-	return nil
+	return "", nil
 }

@@ -92,6 +92,8 @@ type Timing struct {
 	Patience time.Duration
 	// Quiet is how long nothing may have changed until a cluster counts as being at rest.
 	Quiet time.Duration
+	// BringUp is the same for a new cluster, before a scenario begins.
+	BringUp time.Duration
 }
 
 // Of is how long something of the world takes.

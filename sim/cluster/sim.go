@@ -59,7 +59,7 @@ type simulated struct {
 
 func (s *simulated) Name() string              { return "sim" }
 func (s *simulated) Capabilities() []string    { return Capabilities }
-func (s *simulated) Timing() Timing            { return Timing{Speed: 1, Quiet: Quiet} }
+func (s *simulated) Timing() Timing            { return Timing{Speed: 1, Quiet: Quiet, BringUp: Quiet} }
 func (s *simulated) Clock() clock.PassiveClock { return s.clock }
 func (s *simulated) Elapsed() time.Duration    { return s.clock.Elapsed() }
 func (s *simulated) Revision() int64           { return s.store.Revision() }

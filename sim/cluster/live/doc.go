@@ -41,6 +41,8 @@ const (
 	// Quiet is how long nothing may have changed until a cluster counts as being at rest: longer than the longest pause that
 	// controllers make without cause to see, which is the build controller's half a minute before it deletes an image.
 	Quiet = 40 * time.Second
+	// BringUp is the same for a new cluster: longer than the pause that controllers make before they react.
+	BringUp = 6 * time.Second
 	// Hold is how long a revision waits for others to come before it.
 	Hold = 25 * time.Millisecond
 )

@@ -53,6 +53,7 @@ type Options struct {
 // Engine drives a cluster on a real API server. See [cluster.Engine].
 type Engine struct {
 	Options
+	parent context.Context
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	start  time.Time
@@ -102,7 +103,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{Options: o, start: time.Now(), scheme: scheme, clients: map[string]client.WithWatch{},
+	e := &Engine{Options: o, parent: ctx, start: time.Now(), scheme: scheme, clients: map[string]client.WithWatch{},
 		redactor: history.NewRedactor(o.Seed)}
 	e.ctx, e.cancel = context.WithCancelCause(ctx)
 	e.sequence.init()
@@ -141,7 +142,7 @@ func (e *Engine) Capabilities() []string {
 
 // Timing implements [cluster.Engine].
 func (e *Engine) Timing() cluster.Timing {
-	return cluster.Timing{Speed: e.Speed, Patience: Patience, Quiet: Quiet}
+	return cluster.Timing{Speed: e.Speed, Patience: Patience, Quiet: Quiet, BringUp: BringUp}
 }
 
 // Clock implements [cluster.Engine].
@@ -285,7 +286,10 @@ func (e *Engine) Jump() {}
 // then actors; and when nothing of that is there it waits, for a second at most.
 func (e *Engine) Step() (world.Outcome, error) {
 	for {
-		if err := e.ctx.Err(); err != nil {
+		if e.parent.Err() != nil {
+			return world.Acted, context.Cause(e.parent)
+		}
+		if e.ctx.Err() != nil {
 			return world.Acted, fmt.Errorf("%w: %w", cluster.ErrBroken, context.Cause(e.ctx))
 		}
 		added, wait := e.next()

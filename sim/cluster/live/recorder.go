@@ -40,7 +40,7 @@ type sequence struct {
 	last      map[string]proxy.Write // the last write of each object
 	// introduced are the objects of which the history has the whole.
 	introduced map[string]bool
-	failure   error
+	failure    error
 }
 
 // revision is one object's step that a watch told.
