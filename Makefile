@@ -23,7 +23,7 @@ build: ## build bin/layersim
 live: ## build bin/layersim-live, which has the real clusters, and the controllers as programs
 	@echo "building bin/layersim-live and the controllers (about four minutes in a cold clone)"
 	@go build -tags live -o bin/layersim-live ./cmd/layersim
-	@go build -o bin/ ./cmd/machine-os-builder ./cmd/machine-config-controller
+	@go build -o bin/ ./cmd/machine-os-builder ./cmd/machine-config-controller ./cmd/layersim-agent
 
 run: build ## run all scenarios; reports go to out/
 	@mkdir -p out
@@ -35,12 +35,14 @@ run: build ## run all scenarios; reports go to out/
 test: lint controlplane ## lint, vet, run all tests, and the conformance scenarios on a real control plane
 	go test -vet=all ./...
 	go vet -tags 'live e2e likeness' ./cmd/layersim ./e2e ./sim/cluster/...
-	$(suite) --label-filter=conformance --junit-report=conformance.xml ./e2e
+	@mkdir -p out
+	$(suite) --label-filter=conformance --fail-on-empty --junit-report=conformance.xml ./e2e -- -speed=100
 
 # Four scenarios side by side: most of a run is waiting for pauses that controllers make.
-suite = go tool ginkgo --tags=e2e --procs=4 --output-dir=out --timeout=80m
+suite = go tool ginkgo --tags=e2e --procs=4 --output-dir=out --timeout=3h
 
 e2e-envtest: controlplane ## run all scenarios on real control planes
+	@mkdir -p out
 	$(suite) --junit-report=envtest.xml ./e2e
 
 nodeimage: ## build the image of kind's node, or pull it, once a machine (about ten minutes)
@@ -68,9 +70,11 @@ lint: ## check formatting, the rules in hack/lint, and that generated files are 
 	@files=$$(gofmt -l .) && if [ -n "$$files" ]; then echo "not formatted; run gofmt -w on:" $$files; exit 1; fi
 	go run ./hack/lint -test=false ./...
 	go run ./hack/crds -check
+	go run ./hack/rbac -check
 
-generate: ## write the generated files: fixtures/crds
+generate: ## write the generated files: fixtures/crds, fixtures/controllers
 	go run ./hack/crds
+	go run ./hack/rbac
 
 # Into the user's cache, where `make clean` leaves it.
 controlplane: ## build a real control plane, once a machine (about eight minutes)

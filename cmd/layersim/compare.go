@@ -1,9 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"errors"
+	"fmt"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/layersim/layersim/sim/compare"
@@ -13,6 +14,9 @@ import (
 
 // library is the folder whose scenarios explanations are for.
 const library = "scenarios"
+
+// most is how many differences are shown of one scenario: what comes after the first few is their consequence as a rule.
+const most = 3
 
 // comparison compares the results of scenarios on several clusters.
 type comparison struct {
@@ -38,16 +42,22 @@ func (c *comparison) compare(first *report.Result, firstCluster string, other *r
 	c.mu.Lock()
 	differences = c.explained.Explain(differences, first.Name, [2]string{firstCluster, otherCluster})
 	c.mu.Unlock()
-	for _, d := range differences {
-		var text bytes.Buffer
-		if err := compare.Text(&text, []compare.Difference{d}); err != nil {
-			return err
-		}
-		if other.Verdict == report.Passed {
-			other.Verdict = report.Failed
-		}
-		other.Failures = append(other.Failures, report.Failure{Check: "compare with " + firstCluster, Message: text.String()})
+	if len(differences) == 0 {
+		return nil
 	}
+	var text strings.Builder
+	if err := compare.Text(&text, differences[:min(len(differences), most)]); err != nil {
+		return err
+	}
+	if n := len(differences) - most; n > 0 {
+		fmt.Fprintf(&text, "\n… %s more, most often because of the first\n", plural(n, "difference"))
+	}
+	if other.Verdict == report.Passed {
+		other.Verdict = report.Failed
+	}
+	other.Comparison = text.String()
+	other.Failures = append(other.Failures, report.Failure{
+		Check: "compare with " + firstCluster, Message: fmt.Sprintf("%s, the first: %s", plural(len(differences), "difference"), differences[0])})
 	return nil
 }
 

@@ -47,14 +47,16 @@ var previewKinds = []string{"machineosbuilds", "machineosconfigs"}
 // releaseFolders are where a release publishes its definitions, best first: 4.18's payload has v1alpha1 of what its
 // controllers use as v1.
 var releaseFolders = []string{
-	"machineconfiguration/v1/zz_generated.crd-manifests", "payload-manifests/crds", "config/v1/zz_generated.crd-manifests", "operator/v1/zz_generated.crd-manifests",
-	"operator/v1alpha1/zz_generated.crd-manifests", "config/v1alpha1/zz_generated.crd-manifests", "machine/v1/zz_generated.crd-manifests",
-	"machine/v1beta1/zz_generated.crd-manifests", "route/v1/zz_generated.crd-manifests",
+	"machineconfiguration/v1/zz_generated.crd-manifests", "payload-manifests/crds",
+	"config/v1/zz_generated.crd-manifests", "config/v1alpha1/zz_generated.crd-manifests",
+	"operator/v1/zz_generated.crd-manifests", "operator/v1alpha1/zz_generated.crd-manifests",
+	"machine/v1/zz_generated.crd-manifests", "machine/v1beta1/zz_generated.crd-manifests",
+	"route/v1/zz_generated.crd-manifests",
 }
 
 // generateReleases returns the files of fixtures/releases: for each release a list of definitions and feature gates,
-// <name>.yaml, and the definitions themselves, <name>/<plural>.yaml. What is the same as in an older release is not written again, nor is
-// what fixtures/crds has.
+// <name>.yaml, and the definitions themselves, <name>/<plural>.yaml. What is the same as in an older release is not
+// written again, nor is what fixtures/crds has.
 func generateReleases(root string, crds map[string][]byte) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	known := map[string]string{} // definition without its header -> path within fixtures

@@ -585,7 +585,7 @@ func (d *daemon) firstboot(ctx context.Context, v *visit) (reconcile.Result, err
 	if err := d.stage(h); err != nil {
 		return retry()
 	}
-	h.reboot(v.now, "Completing firstboot provisioning to "+h.spec.Config)
+	h.Reboot("Completing firstboot provisioning to " + h.spec.Config) // wakes the kubelet, which waits for nothing else
 	return reconcile.Result{RequeueAfter: h.next(v.now, v.now)}, nil
 }
 

@@ -42,6 +42,8 @@ type Result struct {
 	History  *history.History   `json:"-"`
 	// Reconciles counts what components did.
 	Reconciles int64 `json:"-"`
+	// Comparison shows, side by side, what is unlike another cluster's run. It is text of fixed width.
+	Comparison string `json:"-"`
 	// Err says why the scenario could not be run (the verdict is then error) or was skipped.
 	Err error `json:"-"`
 }

@@ -61,6 +61,12 @@ func Text(w io.Writer, s *Suite, o TextOptions) error {
 			p.line("bad", "    %s", r.Err)
 		}
 		p.failures(r)
+		if r.Comparison != "" {
+			p.line("", "")
+			for text := range strings.Lines(r.Comparison) {
+				p.line("", "    %s", strings.TrimSuffix(text, "\n"))
+			}
+		}
 		if o.Verbose {
 			p.whole(r)
 		} else {

@@ -23,7 +23,8 @@ func dump(t *testing.T, ctx context.Context, c client.Client, folder string) {
 	t.Helper()
 	must(t, os.MkdirAll(folder, 0o755))
 	for _, kind := range []schema.GroupVersionKind{
-		{Version: "v1", Kind: "ConfigMap"}, {Version: "v1", Kind: "Secret"}, {Version: "v1", Kind: "Pod"}, {Group: "batch", Version: "v1", Kind: "Job"},
+		{Version: "v1", Kind: "ConfigMap"}, {Version: "v1", Kind: "Secret"}, {Version: "v1", Kind: "Pod"},
+		{Group: "batch", Version: "v1", Kind: "Job"},
 		{Group: "machineconfiguration.openshift.io", Version: "v1", Kind: "MachineOSBuild"},
 		{Group: "machineconfiguration.openshift.io", Version: "v1", Kind: "MachineOSConfig"},
 		{Group: "machineconfiguration.openshift.io", Version: "v1", Kind: "MachineConfigPool"},

@@ -23,7 +23,6 @@ const Unstamped = "v0.0.0-was-not-built-properly"
 const (
 	osImageURLConfigMap = "machine-config-osimageurl"
 	poolLabelPrefix     = "pools.operator.machineconfiguration.openshift.io/"
-	noCredentials       = `{"auths":{}}`
 )
 
 // Parameters are what a cluster tells a release of itself.
@@ -41,7 +40,9 @@ type Parameters struct {
 	Controllers string
 	// Trust are CA certificates, PEM, that the registry's certificate is signed by.
 	Trust []byte
-	// PullSecret is the content of .dockerconfigjson of the cluster's global pull secret; by default it has no credentials.
+	// PullSecret is the content of .dockerconfigjson of the cluster's global pull secret. Where it is nil, the caller makes
+	// the Secrets openshift-config/pull-secret and global-pull-secret-copy, without which no config is rendered and no
+	// image built.
 	PullSecret []byte
 }
 
@@ -51,9 +52,6 @@ func (p Parameters) complete(r *Release) Parameters {
 	repository, _, _ := strings.Cut(p.BaseImage, "@")
 	p.OperatorImage = cmp.Or(p.OperatorImage, repository+"@sha256:"+strings.Repeat("0c", 32))
 	p.ExtensionsImage = cmp.Or(p.ExtensionsImage, p.BaseImage)
-	if p.PullSecret == nil {
-		p.PullSecret = []byte(noCredentials)
-	}
 	return p
 }
 
@@ -84,12 +82,14 @@ func (r *Release) Objects(p Parameters) []client.Object {
 	}
 	add("v1", "ServiceAccount", layering.Namespace, layering.BuilderServiceAccount, nil)
 
-	credentials := fields{
-		"type": "kubernetes.io/dockerconfigjson",
-		"data": fields{".dockerconfigjson": base64.StdEncoding.EncodeToString(p.PullSecret)},
+	if p.PullSecret != nil {
+		credentials := fields{
+			"type": "kubernetes.io/dockerconfigjson",
+			"data": fields{".dockerconfigjson": base64.StdEncoding.EncodeToString(p.PullSecret)},
+		}
+		add("v1", "Secret", "openshift-config", "pull-secret", credentials)
+		add("v1", "Secret", layering.Namespace, layering.GlobalPullSecretCopy, credentials)
 	}
-	add("v1", "Secret", "openshift-config", "pull-secret", credentials)
-	add("v1", "Secret", layering.Namespace, layering.GlobalPullSecretCopy, credentials)
 
 	images := fields{
 		"machineConfigOperator": p.OperatorImage, "infraImage": p.OperatorImage, "keepalivedImage": p.OperatorImage,

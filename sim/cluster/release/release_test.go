@@ -58,7 +58,8 @@ func TestCRDs(t *testing.T) {
 		if served[node] != r.MachineConfigNodes {
 			t.Errorf("%s: MachineConfigNode is served: %v, want %v", name, served[node], r.MachineConfigNodes)
 		}
-		if !slices.IsSortedFunc(crds, func(a, b *apiextensionsv1.CustomResourceDefinition) int { return strings.Compare(a.Name, b.Name) }) {
+		byName := func(a, b *apiextensionsv1.CustomResourceDefinition) int { return strings.Compare(a.Name, b.Name) }
+		if !slices.IsSortedFunc(crds, byName) {
 			t.Errorf("%s: not sorted", name)
 		}
 	}
@@ -111,7 +112,8 @@ func validate(t *testing.T, name string, crd *apiextensionsv1.CustomResourceDefi
 	if err != nil {
 		t.Fatal(err)
 	}
-	lost := pruning.PruneWithOptions(u.DeepCopy().Object, structural, true, structuralschema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true})
+	track := structuralschema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true}
+	lost := pruning.PruneWithOptions(u.DeepCopy().Object, structural, true, track)
 	if len(lost) > 0 {
 		t.Errorf("%s: %s %s: the schema doesn't know %v", name, u.GetKind(), u.GetName(), lost)
 	}

@@ -81,7 +81,9 @@ func tryRelease(t *testing.T, name, folder string) {
 	stamp, err := release.ControllersVersion(ctx, folder)
 	must(t, err)
 	base := "127.0.0.1:5000/os/base@sha256:" + strings.Repeat("ab", 32)
-	must(t, release.Install(ctx, admin, r.Objects(release.Parameters{BaseImage: base, Controllers: stamp})))
+	must(t, release.Install(ctx, admin, r.Objects(release.Parameters{
+		BaseImage: base, Controllers: stamp, PullSecret: []byte(`{"auths":{}}`),
+	})))
 	for _, pool := range []string{"master", "worker", "layered"} {
 		must(t, admin.Create(ctx, release.Pool(pool)))
 	}
@@ -131,7 +133,8 @@ func tryRelease(t *testing.T, name, folder string) {
 			RenderedImagePushSecret: mcfgv1.ImageSecretObjectReference{Name: "push"},
 			RenderedImagePushSpec:   "127.0.0.1:5000/ocl/layered:latest",
 			Containerfile: []mcfgv1.MachineOSContainerfile{{
-				ContainerfileArch: mcfgv1.NoArch, Content: "FROM configs AS final\nRUN rpm-ostree install tree && ostree container commit\n",
+				ContainerfileArch: mcfgv1.NoArch,
+				Content:           "FROM configs AS final\nRUN rpm-ostree install tree && ostree container commit\n",
 			}},
 		},
 	}))
@@ -170,7 +173,8 @@ func checkPod(t *testing.T, r *release.Release, spec corev1.PodSpec) {
 	if r.InitContainer {
 		want, wantInit = []string{"create-digest-configmap"}, []string{"image-build"}
 	}
-	if got, gotInit := names(spec.Containers), names(spec.InitContainers); !slices.Equal(got, want) || !slices.Equal(gotInit, wantInit) {
+	got, gotInit := names(spec.Containers), names(spec.InitContainers)
+	if !slices.Equal(got, want) || !slices.Equal(gotInit, wantInit) {
 		t.Errorf("build pod has containers %v, init containers %v; want %v, %v", got, gotInit, want, wantInit)
 	}
 	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
@@ -181,7 +185,9 @@ func checkPod(t *testing.T, r *release.Release, spec corev1.PodSpec) {
 				t.Errorf("container %s has no environment variable %s", c.Name, variable)
 			}
 		}
-		for _, path := range []string{"/tmp/containerfile", "/tmp/machineconfig", "/tmp/base-image-pull-creds", "/tmp/final-image-push-creds", "/tmp/done"} {
+		for _, path := range []string{
+			"/tmp/containerfile", "/tmp/machineconfig", "/tmp/base-image-pull-creds", "/tmp/final-image-push-creds", "/tmp/done",
+		} {
 			if !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == path }) {
 				t.Errorf("container %s has nothing mounted at %s", c.Name, path)
 			}
