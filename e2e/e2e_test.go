@@ -48,12 +48,10 @@ var (
 // conformance are the scenarios with the label of that name: each of the main behaviours once, at its hardest moment. Those
 // that take longest come first, so that parallel processes end at about the same time.
 var conformance = []string{
-	"node-secret-revoked/mid-rollout",
 	"label-revert",
 	"secret-rotation/push-mid-build",
 	"build-failure-three-retries",
 	"machine-set-scale-up",
-	"secret-name/base-idle",
 	"paused-pool",
 	"happy-path",
 }

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -40,12 +42,40 @@ type onKind struct {
 
 	mu      sync.Mutex
 	cluster *kind.Cluster
+	gateway string
 	server  *live.Server
+	// deployment is how the controllers run in the cluster; nil if they don't.
+	deployment *live.Deployment
+	temporary  string // folder for logs that nobody wants
 }
 
 func (*onKind) name() string           { return "kind" }
 func (*onKind) capabilities() []string { return live.Capabilities }
 func (*onKind) parallel() int          { return 1 }
+
+// agentTag is the image of the pods that layersim runs in the cluster.
+const agentTag = "layersim.io/agent:dev"
+
+// agentImage writes the image to an archive, which done removes.
+func agentImage() (archive string, done func() error, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", nil, fmt.Errorf("find the agent: %w", err)
+	}
+	agent := filepath.Join(filepath.Dir(self), "layersim-agent")
+	if _, err := os.Stat(agent); err != nil {
+		return "", nil, fmt.Errorf("%w: `make live` builds it", err)
+	}
+	dir, err := os.MkdirTemp("", "layersim-image-")
+	if err != nil {
+		return "", nil, err
+	}
+	archive = filepath.Join(dir, "agent.tar")
+	if err := kind.WriteImage(archive, kind.Image{Tag: agentTag, Files: map[string]string{"/bin/bash": agent}}); err != nil {
+		return "", nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return archive, func() error { return os.RemoveAll(dir) }, nil
+}
 
 // up makes the cluster, or adopts the one that is there.
 func (b *onKind) up(ctx context.Context) error {
@@ -56,11 +86,29 @@ func (b *onKind) up(ctx context.Context) error {
 	}
 	var err error
 	if b.cluster == nil {
-		b.cluster, err = kind.Up(ctx, kind.Options{Patches: []string{silentNodes}, Retain: b.retain,
-			Progress: func(step string) { fmt.Fprintln(b.out, "kind:", step) }})
+		archive, done, err := agentImage()
 		if err != nil {
 			return err
 		}
+		b.cluster, err = kind.Up(ctx, kind.Options{Patches: []string{silentNodes}, Retain: b.retain, Archives: []string{archive},
+			Progress: func(step string) { fmt.Fprintln(b.out, "kind:", step) }})
+		if err := errors.Join(err, done()); err != nil {
+			return err
+		}
+	}
+	if b.gateway, err = b.cluster.Gateway(ctx); err != nil {
+		return err
+	}
+	if b.deployed != nil {
+		if b.deployment, err = b.deployed.load(ctx, b.cluster); err != nil {
+			return err
+		}
+	}
+	if b.logs == "" {
+		if b.temporary, err = os.MkdirTemp("", "layersim-logs-"); err != nil {
+			return err
+		}
+		b.logs = b.temporary
 	}
 	crds := b.plane.CRDs
 	if crds == nil {
@@ -89,11 +137,22 @@ func (b *onKind) run(ctx context.Context, _ int, s *scenario.Scenario, o run.Opt
 	if err := b.up(ctx); err != nil {
 		return errored(err)
 	}
+	logs, err := logsOf(b.logs, s.Name)
+	if err != nil {
+		return errored(err)
+	}
 	done := func() error { return nil }
 	result := run.On(ctx, func(t scenario.Topology, co cluster.Options) (c *cluster.Cluster, err error) {
-		co.RevertReboots = b.reverts
-		c, done, err = b.server.Run(ctx, t, live.Options{Name: b.name(), Speed: b.speed, Program: b.program, MinimumBuild: b.minimum,
-			Foundation: b.foundation, Logs: b.logs}, co)
+		co.NoMachineConfigNodes = b.noMachineConfigNodes
+		lo := live.Options{Name: b.name(), Speed: b.speed, Program: b.program, MinimumBuild: b.minimum, Foundation: b.foundation,
+			Logs: logs, Deployment: b.deployment}
+		if b.deployment != nil {
+			lo.Address = b.gateway
+		}
+		if b.foundation == nil { // the bundled controllers' build pods are real ones
+			lo.BuildImage, lo.BuildNodes, lo.Address = agentTag, kind.World, b.gateway
+		}
+		c, done, err = b.server.Run(ctx, t, lo, co)
 		return c, err
 	}, s, o, wall)
 	if err := done(); err != nil && result.Err == nil {
@@ -106,6 +165,9 @@ func (b *onKind) close() error {
 	var errs []error
 	if b.server != nil {
 		errs = append(errs, b.server.Close())
+	}
+	if b.temporary != "" {
+		errs = append(errs, os.RemoveAll(b.temporary))
 	}
 	if b.cluster != nil && !b.keep && !b.cluster.Adopted {
 		errs = append(errs, kind.Down(context.Background(), b.cluster.Name, nil))

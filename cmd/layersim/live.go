@@ -26,13 +26,20 @@ import (
 
 // live returns a kind of real cluster.
 func (f *runFlags) live(ctx context.Context, name string) (backend, error) {
-	controllers, err := f.system(ctx)
+	flags := *f
+	if name == "kind" && flags.controllers == "bundled" {
+		flags.controllers = "deployed"
+	}
+	controllers, err := flags.system(ctx)
 	if err != nil {
 		return nil, err
 	}
 	live.Quieten()
 	if name == "kind" {
 		return &onKind{speed: f.speed, system: controllers, keep: f.keep, retain: f.retain, out: os.Stderr}, nil
+	}
+	if controllers.deployed != nil {
+		return nil, fmt.Errorf("--controllers %q: pods need a kubelet, which %s has not; add --cluster kind", f.controllers, name)
 	}
 	if err := builtPlane(ctx); err != nil {
 		return nil, &brokenError{err}
@@ -78,7 +85,14 @@ func (b *onEnvtest) take(ctx context.Context, slot int) (*envtest.Plane, error) 
 	if plane != nil {
 		return plane, nil
 	}
-	return envtest.NewPlane(ctx, b.plane)
+	o := b.plane
+	if b.logs != "" {
+		var err error
+		if o.Logs, err = logsOf(b.logs, fmt.Sprintf("envtest-%d", slot)); err != nil {
+			return nil, err
+		}
+	}
+	return envtest.NewPlane(ctx, o)
 }
 
 func (b *onEnvtest) give(slot int, plane *envtest.Plane) {
@@ -111,7 +125,7 @@ func (b *onEnvtest) run(ctx context.Context, slot int, s *scenario.Scenario, o r
 	}
 	done := func() error { return nil }
 	result := run.On(ctx, func(t scenario.Topology, co cluster.Options) (c *cluster.Cluster, err error) {
-		co.RevertReboots = b.reverts
+		co.NoMachineConfigNodes = b.noMachineConfigNodes
 		c, done, err = plane.Run(ctx, t, live.Options{Speed: b.speed, Program: b.program, MinimumBuild: b.minimum, Foundation: b.foundation}, co)
 		return c, err
 	}, s, o, wall)

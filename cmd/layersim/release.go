@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -27,10 +28,12 @@ type system struct {
 	plane      envtest.PlaneOptions
 	logs       string
 	foundation live.Foundation
+	// deployed, where not nil, are controllers that run in the cluster.
+	deployed *deployed
 	// minimum is the least time that a build takes.
 	minimum time.Duration
-	// reverts is the number of reboots of a revert to the base image.
-	reverts int
+	// noMachineConfigNodes: the release doesn't have them.
+	noMachineConfigNodes bool
 }
 
 // programs are the names of the controllers' processes and programs.
@@ -39,10 +42,15 @@ var programs = []string{release.Controller, release.Builder}
 // system says how the flags want the layering controllers to be run.
 func (f *runFlags) system(ctx context.Context) (system, error) {
 	folder := f.controllers
-	switch folder {
-	case "", "bundled":
-		return system{}, nil
-	case "bundled-processes":
+	reference, ofImage := strings.CutPrefix(folder, "image=")
+	switch {
+	case folder == "", folder == "bundled", folder == "in-process":
+		return system{logs: f.logs}, nil
+	case ofImage && f.release != "":
+		return system{}, fmt.Errorf("--controllers %q: with --release, controllers run from a folder of programs only", f.controllers)
+	case ofImage:
+		return system{logs: f.logs, deployed: &deployed{reference: reference}}, nil
+	case folder == "bundled-processes", folder == "deployed":
 		self, err := os.Executable()
 		if err != nil {
 			return system{}, &brokenError{fmt.Errorf("find the controllers: %w", err)}
@@ -52,12 +60,15 @@ func (f *runFlags) system(ctx context.Context) (system, error) {
 	for _, name := range programs {
 		file := filepath.Join(folder, name)
 		if info, err := os.Stat(file); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
-			return system{}, fmt.Errorf("--controllers %q: %s is not a program: give bundled, bundled-processes (built by `make live`), "+
-				"or a folder that holds machine-config-controller and machine-os-builder", f.controllers, file)
+			return system{}, fmt.Errorf("--controllers %q: %s is not a program: give bundled, in-process, bundled-processes, deployed (built by `make live`), "+
+				"image=REF, or a folder that holds machine-config-controller and machine-os-builder", f.controllers, file)
 		}
 	}
+	if f.controllers == "deployed" {
+		return system{logs: f.logs, deployed: &deployed{folder: folder}}, nil
+	}
 	if f.release == "" {
-		return system{program: func(name string) *live.Program { return bundledProgram(folder, name) }}, nil
+		return system{logs: f.logs, program: func(name string) *live.Program { return bundledProgram(folder, name) }}, nil
 	}
 	return f.upstream(ctx, folder)
 }
@@ -103,7 +114,7 @@ func (f *runFlags) upstream(ctx context.Context, folder string) (system, error) 
 	if err != nil {
 		return system{}, &brokenError{err}
 	}
-	s := system{plane: envtest.PlaneOptions{CRDs: crds}, minimum: release.MinimumBuild, reverts: 2}
+	s := system{logs: f.logs, plane: envtest.PlaneOptions{CRDs: crds}, minimum: release.MinimumBuild, noMachineConfigNodes: !r.MachineConfigNodes}
 	for _, o := range r.Objects(release.Parameters{BaseImage: "none"}) {
 		if o.GetObjectKind().GroupVersionKind().Kind == "Namespace" {
 			s.plane.Namespaces = append(s.plane.Namespaces, o.GetName())

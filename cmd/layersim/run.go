@@ -26,7 +26,7 @@ type runFlags struct {
 	compare              bool
 	speed                float64
 	parallel             int
-	controllers          string
+	controllers, logs    string
 	release, templates   string
 	keep, retain         bool
 	seed                 uint64
@@ -45,17 +45,17 @@ func runCommand() *cobra.Command {
 			if f.speed <= 0 || f.parallel < 0 {
 				return fmt.Errorf("--speed %v, --parallel %d: speed must be more than 0, and parallel not less", f.speed, f.parallel)
 			}
-			if f.release != "" && (f.controllers == "bundled" || f.controllers == "bundled-processes") {
+			if f.release != "" && slices.Contains([]string{"bundled", "in-process", "bundled-processes", "deployed"}, f.controllers) {
 				return fmt.Errorf("--release %q: it is for upstream's controllers; add --controllers DIR, the folder of their programs", f.release)
 			}
 			if f.controllers != "bundled" && f.cluster == "sim" {
 				return fmt.Errorf("--controllers %q: the simulated cluster runs bundled controllers only; add --cluster envtest", f.controllers)
 			}
-			scenarios, err := scenario.Load(args)
+			backends, err := f.backends(cmd.Context())
 			if err != nil {
 				return err
 			}
-			backends, err := f.backends(cmd.Context())
+			scenarios, err := scenario.Load(args)
 			if err != nil {
 				return err
 			}
@@ -66,7 +66,8 @@ func runCommand() *cobra.Command {
 	flags.StringVar(&f.cluster, "cluster", "sim", "what to run on: sim, in memory and in virtual time; envtest, a real control plane; kind, a real cluster in containers. Several with commas between")
 	flags.BoolVar(&f.compare, "compare", false, "with several clusters: fail where a scenario leaves other milestones than on the first")
 	flags.Float64Var(&f.speed, "speed", 50, "on a real cluster: how many seconds of boots, pulls and builds pass in one; Kubernetes' own pauses stay")
-	flags.StringVar(&f.controllers, "controllers", "bundled", "on a real cluster: bundled, in this process; bundled-processes; or a `DIR` of programs with the same command line")
+	flags.StringVar(&f.controllers, "controllers", "bundled", "on a real cluster: bundled, which are deployed on kind and else in-process; in-process, in this one; bundled-processes; deployed, as pods of a cluster of kind; image=`REF`, likewise, from an image on its node or an archive; or a DIR of programs with the same command line")
+	flags.StringVar(&f.logs, "logs", "", "on a real cluster: keep the output of processes and pods in `FOLDER`")
 	flags.StringVar(&f.release, "release", "", "with --controllers DIR: the release of upstream's controllers in it, 4.18 ... main; the cluster is made as they need it")
 	flags.StringVar(&f.templates, "templates", "", "with --release: `FOLDER` templates of upstream's repository; default DIR/templates")
 	flags.BoolVar(&f.keep, "keep", false, "on kind: keep the cluster, which layersim down removes")

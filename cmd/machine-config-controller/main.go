@@ -26,6 +26,11 @@ import (
 // version is set when a release is linked.
 var version string
 
+// The Lease. A creation can't be limited to a name.
+//
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=openshift-machine-config-operator,resources=leases,resourceNames=machine-config-controller,verbs=get;update
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=openshift-machine-config-operator,resources=leases,verbs=create
+
 func main() { os.Exit(program().Main()) }
 
 // program describes the process.

@@ -27,6 +27,11 @@ import (
 	"github.com/layersim/layersim/controllers/manager"
 )
 
+// The Lease. A creation can't be limited to a name.
+//
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=openshift-machine-config-operator,resources=leases,resourceNames=machine-os-builder,verbs=get;update
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=openshift-machine-config-operator,resources=leases,verbs=create
+
 func main() {
 	program := manager.Program{
 		Name:    "machine-os-builder",

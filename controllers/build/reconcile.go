@@ -36,11 +36,8 @@ import (
 // +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",namespace=openshift-machine-config-operator,resources=configmaps;secrets,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups="",namespace=openshift-machine-config-operator,resources=pods,verbs=list
-// +kubebuilder:rbac:groups=batch,namespace=openshift-machine-config-operator,resources=jobs,verbs=get;list;watch;create;patch;delete
-// +kubebuilder:rbac:groups=batch,namespace=openshift-machine-config-operator,resources=jobs/finalizers,verbs=update
-// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=openshift-machine-config-operator,resources=leases,verbs=get;create;update
-// +kubebuilder:rbac:groups=config.openshift.io,resources=infrastructures,verbs=get
-// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups=batch,namespace=openshift-machine-config-operator,resources=jobs,verbs=get;list;watch;create;delete
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,namespace=default,verbs=create;patch
 
 // reconciler reconciles one MachineOSConfig at a time. What it decides on (MachineOSConfig, MachineOSBuilds, pool,
 // Jobs) it reads from the server: that at most one build runs must hold on every schedule of its caches. What only

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -24,6 +25,7 @@ import (
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -38,10 +40,15 @@ const DefaultMetricsAddress = "127.0.0.1:8797"
 // stopTimeout is how long a process that was asked to stop waits for running reconciles.
 const stopTimeout = 10 * time.Second
 
+// What every process needs: the topology of the cluster for the times of its Lease, and events of its elections.
+//
+// +kubebuilder:rbac:groups=config.openshift.io,resources=infrastructures,resourceNames=cluster,verbs=get
+// +kubebuilder:rbac:groups="",namespace=openshift-machine-config-operator,resources=events,verbs=create;patch
+
 // Program is a process that runs components under leader election. Its command line is
 //
-//	NAME start [--kubeconfig FILE] [--metrics-listen-address ADDRESS] [--resourcelock-namespace NAMESPACE]
-//	           [--leader-elect=false] [-v LEVEL]
+//	NAME start [--kubeconfig FILE] [--metrics-listen-address ADDRESS] [--health-probe-listen-address ADDRESS]
+//	           [--resourcelock-namespace NAMESPACE] [--leader-elect=false] [-v LEVEL]
 //	NAME version
 //
 // The API server is the one of --kubeconfig, else of the environment variable KUBECONFIG, else the cluster the process
@@ -69,6 +76,7 @@ type Program struct {
 type settings struct {
 	kubeconfig     string
 	metricsAddress string
+	probeAddress   string
 	lockNamespace  string
 	leaderElect    bool
 }
@@ -107,6 +115,8 @@ func (p Program) Command() *cobra.Command {
 	flags.StringVar(&s.kubeconfig, "kubeconfig", "", "kubeconfig file; default $KUBECONFIG, else the surrounding cluster")
 	flags.StringVar(&s.metricsAddress, "metrics-listen-address", DefaultMetricsAddress,
 		"address to serve /metrics on; 0 serves none")
+	flags.StringVar(&s.probeAddress, "health-probe-listen-address", "0",
+		"address to serve /healthz and /readyz on; 0 serves none")
 	flags.StringVar(&s.lockNamespace, "resourcelock-namespace", layering.Namespace, "namespace of the Lease")
 	flags.BoolVar(&s.leaderElect, "leader-elect", true, "act only while holding the Lease "+p.Name)
 	klogFlags := flag.NewFlagSet("klog", flag.ContinueOnError)
@@ -139,6 +149,9 @@ func (p Program) start(ctx context.Context, s *settings) error {
 	if err != nil {
 		return fmt.Errorf("create manager: %w", err)
 	}
+	if err := check(mgr); err != nil {
+		return fmt.Errorf("add probes: %w", err)
+	}
 	if p.Setup != nil {
 		if err := p.Setup(ctx, mgr); err != nil {
 			return fmt.Errorf("set up manager: %w", err)
@@ -152,7 +165,29 @@ func (p Program) start(ctx context.Context, s *settings) error {
 	return mgr.Start(ctx)
 }
 
-// options are the manager's. The cache holds ConfigMaps, Secrets and Jobs of the operator's namespace only.
+// probeTimeout is how long a readiness probe waits for a cache to be filled.
+const probeTimeout = time.Second
+
+// check adds the probes. A process is alive as long as it answers, and ready when whatever it watches so far has arrived:
+// one that waits for the Lease watches nothing, and is ready to take over.
+func check(mgr manager.Manager) error {
+	synced := func(request *http.Request) error {
+		ctx, cancel := context.WithTimeout(request.Context(), probeTimeout)
+		defer cancel()
+		if !mgr.GetCache().WaitForCacheSync(ctx) {
+			return errors.New("the cache is not filled yet")
+		}
+		return nil
+	}
+	return errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("cache", synced))
+}
+
+// Scope limits a cache to what a process may read: ConfigMaps, Secrets and Jobs of the operator's namespace only.
+func Scope() map[client.Object]cache.ByObject {
+	ours := cache.ByObject{Namespaces: map[string]cache.Config{layering.Namespace: {}}}
+	return map[client.Object]cache.ByObject{&corev1.Secret{}: ours, &corev1.ConfigMap{}: ours, &batchv1.Job{}: ours}
+}
+
 func (p Program) options(ctx context.Context, config *rest.Config, s *settings) (manager.Options, error) {
 	scheme, err := NewScheme()
 	if err != nil {
@@ -160,13 +195,11 @@ func (p Program) options(ctx context.Context, config *rest.Config, s *settings) 
 	}
 	lease, renew, retry := leaseTimes(ctx, config)
 	timeout := stopTimeout
-	ours := cache.ByObject{Namespaces: map[string]cache.Config{layering.Namespace: {}}}
 	return manager.Options{
-		Scheme: scheme,
-		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
-			&corev1.Secret{}: ours, &corev1.ConfigMap{}: ours, &batchv1.Job{}: ours,
-		}},
+		Scheme:                        scheme,
+		Cache:                         cache.Options{ByObject: Scope()},
 		Metrics:                       metricsserver.Options{BindAddress: s.metricsAddress},
+		HealthProbeBindAddress:        s.probeAddress,
 		LeaderElection:                s.leaderElect,
 		LeaderElectionID:              p.Name,
 		LeaderElectionNamespace:       s.lockNamespace,

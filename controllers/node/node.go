@@ -74,7 +74,7 @@ const Delay = 5 * time.Second
 // +kubebuilder:rbac:groups=machineconfiguration.openshift.io,resources=machineosconfigs;machineosbuilds;controllerconfigs,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups="",namespace=openshift-machine-config-operator,resources=pods,verbs=list
-// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,namespace=default,verbs=create;patch
 
 // Metrics receives what the controller counts. Implementations must not block.
 type Metrics interface {

@@ -190,6 +190,8 @@ func (k *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if k.opts.Client != nil {
 		r.client = k.opts.Client(caller)
 	}
+	r.attempt.Env, r.attempt.File, r.attempt.Transport = r.env, r.fileAt, k.opts.Transport(caller)
+	r.attempt.Repositories, r.attempt.Durations = k.opts.Repositories, k.opts.Durations
 	var result reconcile.Result
 	missing, err := k.resume(ctx, r, now)
 	if err != nil {

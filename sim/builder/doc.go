@@ -35,6 +35,12 @@
 //
 // Pulls, pushes and the ConfigMap with the digest happen under the caller name "build-pod/<pod>".
 //
+// # Real build pods
+//
+// On a real cluster layersim's agent (cmd/layersim-agent) is the programs of the build pods' image. It makes the same
+// [Attempt] as a simulated pod, with the container's own environment, files and network, and waits for as long as each
+// phase takes. Before each it gets an [Answer].
+//
 // # Restarts
 //
 // The component keeps nothing that a restart may not lose: each reconcile compares the pod with its process and
@@ -75,7 +81,8 @@
 //
 // # What it does not do
 //
-// It does not pull the containers' own images, so that there is no ImagePullBackOff. Retries inside the pod (MAX_RETRIES of older releases) are not made:
+// It does not pull the containers' own images, so that there is no ImagePullBackOff. An agent can't say why it ended: a
+// container that a fault kills has exit code 137, but the reason Error in place of OOMKilled. Retries inside the pod (MAX_RETRIES of older releases) are not made:
 // each pod tries once. Ignition's files, scriptlets, file conflicts and dependencies beyond those that a [Package]
 // names are not applied. Signature policy, registries.conf (mirrors), entitlements, trust bundles and proxies are not
 // looked at. A node that reboots does not take its build pods with it unless it is drained.

@@ -5,17 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"path"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,7 +17,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/layersim/layersim/sim/history"
-	"github.com/layersim/layersim/sim/registry"
 )
 
 // The phases of a build, in order, as [Options].Before gets them.
@@ -59,12 +52,8 @@ type process struct {
 	followed time.Time // of the containers after it
 
 	mounts   map[string]map[string][]byte // volume -> key -> content, as last seen
-	plan     *plan
-	images   map[string]v1.Image
-	image    v1.Image
-	digest   string
-	log      bytes.Buffer // of image-build
-	waitLog  bytes.Buffer // of the container that writes the digest
+	attempt  Attempt                      // of image-build
+	waitLog  bytes.Buffer                 // of the container that writes the digest
 	exit     map[string]exit
 	hostIP   string
 	observed map[string]bool // containers whose log was observed
@@ -163,20 +152,6 @@ func (r *podRun) mountedFiles() []mountedFile {
 	return files
 }
 
-// contextFile looks a file of the build context up: the build script copies into it what is mounted below /tmp, under
-// the same name, and the trust bundle. It never copies credentials.
-func (r *podRun) contextFile(src string) ([]byte, bool) {
-	src = strings.TrimPrefix(path.Join("/", src), "/")
-	name := "/tmp/" + src
-	if name == path.Clean(r.env("BASE_IMAGE_PULL_CREDS")) || name == path.Clean(r.env("FINAL_IMAGE_PUSH_CREDS")) {
-		return nil, false
-	}
-	if data, ok := r.fileAt(name); ok {
-		return data, true
-	}
-	return r.fileAt("/etc/pki/ca-trust/source/anchors/" + src)
-}
-
 // env returns an environment variable of the container image-build, or else of another one.
 func (r *podRun) env(key string) string {
 	value := ""
@@ -188,20 +163,6 @@ func (r *podRun) env(key string) string {
 		}
 	}
 	return value
-}
-
-// keychain reads the credentials in the file that an environment variable names.
-func (r *podRun) keychain(variable string) (authn.Keychain, error) {
-	file := r.env(variable)
-	data, ok := r.fileAt(file)
-	if !ok {
-		return nil, fmt.Errorf("credential file is not accessible: faccessat %s: no such file or directory", file)
-	}
-	k, err := registry.Keychain(corev1.SecretTypeDockerConfigJson, map[string][]byte{corev1.DockerConfigJsonKey: data})
-	if err != nil {
-		return nil, fmt.Errorf("reading JSON file %q: %w", file, err)
-	}
-	return k, nil
 }
 
 // mount reads the pod's volumes. It returns what is missing, as FailedMount events word it. Volumes that were mounted
@@ -247,19 +208,6 @@ func (r *podRun) mount(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// remoteOptions make one attempt, in one order, through the pod's transport.
-func (r *podRun) remoteOptions(ctx context.Context, k authn.Keychain) []remote.Option {
-	return []remote.Option{
-		remote.WithContext(ctx),
-		remote.WithTransport(r.opts.Transport(r.caller)),
-		remote.WithAuthFromKeychain(k),
-		remote.WithJobs(1),
-		remote.WithRetryBackoff(remote.Backoff{Steps: 1}),
-		remote.WithRetryPredicate(func(error) bool { return false }),
-		remote.WithRetryStatusCodes(),
-	}
-}
-
 // advance does what is due and returns when the next thing is. A zero time means never.
 func (r *podRun) advance(ctx context.Context, now time.Time) (time.Time, error) {
 	for {
@@ -274,7 +222,7 @@ func (r *podRun) advance(ctx context.Context, now time.Time) (time.Time, error) 
 			if r.started.IsZero() {
 				r.started = r.due
 			}
-			r.begin(ctx)
+			r.pull(ctx)
 		case pulling:
 			r.build()
 		case building:
@@ -282,7 +230,7 @@ func (r *podRun) advance(ctx context.Context, now time.Time) (time.Time, error) 
 				r.end(ContainerBuild, *r.failing)
 				continue
 			}
-			r.commit()
+			r.phase, r.due = pushing, r.due.Add(r.attempt.PushTime())
 		case pushing:
 			if _, err := r.mount(ctx); err != nil {
 				return time.Time{}, err
@@ -315,19 +263,13 @@ func (r *podRun) seam(phase string) bool {
 		r.phase = hung
 	case errors.As(err, &e):
 		if e.Message != "" {
-			fmt.Fprintln(&r.log, e.Message)
+			fmt.Fprintln(&r.attempt.Log, e.Message)
 		}
 		r.end(ContainerBuild, exit{e.Code, e.Reason, r.due})
 	default:
-		r.fail(err)
+		r.end(ContainerBuild, exit{code: r.attempt.fail(err), at: r.due})
 	}
 	return false
-}
-
-// fail ends image-build with an error of buildah's.
-func (r *podRun) fail(err error) {
-	fmt.Fprintf(&r.log, "Error: %v\n", err)
-	r.end(ContainerBuild, exit{code: 1, at: r.due})
 }
 
 // end ends a container. When it is image-build, the others see it within a second, or start then.
@@ -356,174 +298,38 @@ func (r *podRun) end(container string, e exit) {
 	}
 }
 
-// begin reads the Containerfile and pulls.
-func (r *podRun) begin(ctx context.Context) {
+// pull begins the pull.
+func (r *podRun) pull(ctx context.Context) {
 	r.phase = pulling
 	if !r.seam(PhasePull) {
 		return
 	}
-	text, ok := r.fileAt(containerfilePath)
-	if !ok {
-		r.fail(fmt.Errorf("stat %s: no such file or directory", containerfilePath))
+	took, code := r.attempt.Pull(ctx)
+	if code != 0 {
+		r.end(ContainerBuild, exit{code: code, at: r.due})
 		return
 	}
-	var err error
-	if r.plan, err = parseContainerfile(string(text)); err != nil {
-		r.fail(err)
-		return
-	}
-	keys, err := r.keychain("BASE_IMAGE_PULL_CREDS")
-	if err != nil {
-		r.fail(err)
-		return
-	}
-	r.images = map[string]v1.Image{}
-	var size int64
-	for _, ref := range r.plan.images {
-		fmt.Fprintf(&r.log, "Trying to pull %s...\n", ref)
-		img, err := r.pull(ctx, ref, keys)
-		if err != nil {
-			r.fail(fmt.Errorf("creating build container: %w", err))
-			return
-		}
-		fmt.Fprintln(&r.log, "Getting image source signatures\nWriting manifest to image destination")
-		r.images[ref] = img
-		if l, err := Inspect(img); err == nil {
-			size += l.Size
-		}
-	}
-	r.due = r.due.Add(transfer(size, r.opts.Durations.PullBandwidth))
+	r.due = r.due.Add(took)
 }
 
-func transfer(bytes, perSecond int64) time.Duration {
-	return time.Duration(float64(bytes) / float64(perSecond) * float64(time.Second)).Truncate(time.Millisecond)
-}
-
-// pull reads an image whole, so that later changes in the registry don't matter.
-func (r *podRun) pull(ctx context.Context, ref string, keys authn.Keychain) (v1.Image, error) {
-	parsed, err := name.ParseReference(ref)
-	if err != nil {
-		return nil, fmt.Errorf("invalid reference format: %q", ref)
-	}
-	img, err := remote.Image(parsed, r.remoteOptions(ctx, keys)...)
-	if err == nil {
-		img, err = registry.Copy(img)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("initializing source docker://%s: %w", ref, registryError(parsed, err))
-	}
-	return img, nil
-}
-
-// registryError words an error of the registry as containers/image does.
-func registryError(ref name.Reference, err error) error {
-	where := ref.Context().Name()
-	var t *transport.Error
-	if !errors.As(err, &t) {
-		return fmt.Errorf("pinging container registry %s: %w", ref.Context().RegistryStr(), err)
-	}
-	cause := strings.ToLower(http.StatusText(t.StatusCode))
-	switch {
-	case len(t.Errors) > 0 && t.Errors[0].Code == transport.UnauthorizedErrorCode, t.StatusCode == http.StatusUnauthorized:
-		cause = "unauthorized: authentication required"
-	case len(t.Errors) > 0:
-		cause = strings.ToLower(strings.ReplaceAll(string(t.Errors[0].Code), "_", " ")) + ": " + t.Errors[0].Message
-	case t.StatusCode == http.StatusForbidden:
-		cause = "denied: requested access to the resource is denied"
-	case t.StatusCode >= 500 || t.StatusCode == http.StatusTooManyRequests:
-		cause = fmt.Sprintf("received unexpected HTTP status: %d %s", t.StatusCode, http.StatusText(t.StatusCode))
-	}
-	var target, method string
-	if t.Request != nil {
-		target, method = t.Request.URL.Path, t.Request.Method
-	}
-	switch {
-	case strings.Contains(target, "/blobs/uploads") && method == http.MethodPost:
-		return fmt.Errorf("writing blob: initiating layer upload to %s in %s: %s", target, ref.Context().RegistryStr(), cause)
-	case strings.Contains(target, "/blobs/uploads"):
-		return fmt.Errorf("writing blob: uploading layer to %s: %s", where, cause)
-	case strings.Contains(target, "/blobs/") && method == http.MethodHead:
-		return fmt.Errorf("trying to reuse blob %s at destination: checking whether a blob exists in %s: %s",
-			path.Base(target), where, cause)
-	case strings.Contains(target, "/manifests/") && method == http.MethodPut:
-		return fmt.Errorf("writing manifest: uploading manifest %s to %s: %s", ref.Identifier(), where, cause)
-	case strings.Contains(target, "/manifests/"):
-		return fmt.Errorf("reading manifest %s in %s: %s", ref.Identifier(), where, cause)
-	case strings.Contains(target, "/blobs/"):
-		return fmt.Errorf("reading blob %s: %s", path.Base(target), cause)
-	}
-	return fmt.Errorf("pinging container registry %s: %s", ref.Context().RegistryStr(), cause)
-}
-
-// build interprets the Containerfile and sets when that is done. It is interpreted at the beginning, as package
-// metadata is fetched then; a repository that comes back during a build doesn't save it.
+// build begins the build.
 func (r *podRun) build() {
 	r.phase = building
 	if !r.seam(PhaseBuild) {
 		return
 	}
-	e := &execution{
-		plan: r.plan, images: r.images, context: r.contextFile, repositories: r.opts.Repositories, log: &r.log,
+	took, code := r.attempt.Make(r.due)
+	r.due = r.due.Add(took)
+	if code != 0 {
+		r.failing = &exit{code: code, at: r.due}
 	}
-	got, err := e.run()
-	if err != nil {
-		fmt.Fprintf(&r.log, "Error: %v\n", err)
-		r.due = r.due.Add(r.opts.Durations.Fail)
-		r.failing = &exit{code: 1, at: r.due}
-		return
-	}
-	r.due = r.due.Add(r.opts.Durations.Base + time.Duration(got.changes)*r.opts.Durations.PerPackage)
-	tag := r.env("TAG")
-	fmt.Fprintf(&r.log, "COMMIT %s\n", tag)
-	if r.image, err = got.stage.commit(r.due.Truncate(time.Second)); err == nil {
-		var h v1.Hash
-		h, err = r.image.Digest()
-		r.digest = h.String()
-	}
-	if err != nil {
-		fmt.Fprintf(&r.log, "Error: committing container: %v\n", err)
-		r.failing = &exit{code: 125, at: r.due}
-		return
-	}
-	fmt.Fprintf(&r.log, "Successfully tagged %s\n", tag)
 }
 
-// commit ends the build and sets when the push is done.
-func (r *podRun) commit() {
-	l, err := Inspect(r.image)
-	if err != nil {
-		r.fail(fmt.Errorf("committing container: %w", err))
-		return
-	}
-	r.phase = pushing
-	r.due = r.due.Add(transfer(l.Size, r.opts.Durations.PushBandwidth))
-}
-
-// push pushes the image under TAG.
+// push ends the push, which began with the end of the build.
 func (r *podRun) push(ctx context.Context) {
-	if !r.seam(PhasePush) {
-		return
+	if r.seam(PhasePush) {
+		r.end(ContainerBuild, exit{code: r.attempt.Push(ctx)})
 	}
-	tag := r.env("TAG")
-	refused := func(err error) { r.fail(fmt.Errorf("pushing image %q to \"docker://%s\": %w", tag, tag, err)) }
-	ref, err := name.ParseReference(tag)
-	if err != nil {
-		refused(fmt.Errorf("invalid reference format: %q", tag))
-		return
-	}
-	keys, err := r.keychain("FINAL_IMAGE_PUSH_CREDS")
-	if err != nil {
-		refused(err)
-		return
-	}
-	fmt.Fprintln(&r.log, "Getting image source signatures")
-	if err := remote.Write(ref, r.image, r.remoteOptions(ctx, keys)...); err != nil {
-		refused(registryError(ref, err))
-		return
-	}
-	fmt.Fprintln(&r.log, "Copying config\nWriting manifest to image destination")
-	fmt.Fprintln(&r.log, r.digest)
-	r.end(ContainerBuild, exit{code: 0})
 }
 
 // finish is the part of the containers that wait for image-build: they write the digest, and end as it did.
@@ -585,7 +391,7 @@ func (r *podRun) handOver(ctx context.Context) error {
 		labels[k] = v
 	}
 	cm := corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: r.pod.Namespace, Name: object, Labels: labels}}
-	cm.Data = map[string]string{"digest": r.digest}
+	cm.Data = map[string]string{"digest": r.attempt.Digest}
 	err := r.client.Create(ctx, &cm)
 	verb := "created"
 	if apierrors.IsAlreadyExists(err) && r.creates() {
@@ -650,7 +456,7 @@ func (r *podRun) observe() {
 
 func (r *podRun) logOf(container string) string {
 	if container == ContainerBuild {
-		return r.log.String()
+		return r.attempt.Log.String()
 	}
 	return r.waitLog.String()
 }

@@ -166,9 +166,9 @@ func TestExpectations(t *testing.T) {
 				return begin().build("a", "Failed").wait(10*time.Second).build("b", "Failed").step(check.End)
 			},
 			func() *tape {
-				return begin().build("a", "Failed").wait(9*time.Second).build("b", "Failed").step(check.End)
+				return begin().build("a", "Failed").wait(8*time.Second).build("b", "Failed").step(check.End)
 			},
-			"ever", "came 9s after number 1, not at least 10s",
+			"ever", "came 8s after number 1, not at least 10s",
 		},
 		{
 			"never", `      never: [{it fails: {mosb a: {condition: Failed}}}]
@@ -311,5 +311,32 @@ func TestRulesMustBeEvaluated(t *testing.T) {
 	failures := judged(t, step, (&tape{}).step(check.Begin, check.Acted).build("a", "Failed").step(check.End))
 	if len(failures) != 1 || !strings.Contains(failures[0].Message, "not be evaluated even once") {
 		t.Errorf("%+v", failures)
+	}
+}
+
+// A controller that its roles don't allow what it asks for is told from one that admission refuses, and from others.
+func TestForbiddenRequests(t *testing.T) {
+	const cannot = `secrets is forbidden: User "system:serviceaccount:a:b" cannot list resource "secrets" in API group "" at the cluster scope`
+	for name, c := range map[string]struct {
+		author, message string
+		code            int32
+		found           int
+	}{
+		"authorizer":     {"machine-os-builder", cannot, 403, 1},
+		"admission":      {"machine-os-builder", `pods "a" is forbidden: exceeded quota`, 403, 0},
+		"somebody else":  {"admin", cannot, 403, 0},
+		"another answer": {"machine-os-builder", cannot, 409, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &tape{}
+			r.step(check.Begin).build("a", "Failed")
+			r.add(history.Record{Kind: history.KindRequest, Request: &history.Request{Author: c.author, Verb: "list",
+				GVK: schema.GroupVersionKind{Version: "v1", Kind: "Secret"}, Code: c.code, Reason: "Forbidden", Message: c.message}})
+			r.step(check.Acted, check.End)
+			failures := judged(t, "      expect: {mosb a: {condition: Failed}}", r)
+			if len(failures) != c.found || c.found == 1 && (failures[0].Check != "invariant I14" || !strings.Contains(failures[0].Message, "machine-os-builder may not list secret")) {
+				t.Errorf("%+v", failures)
+			}
+		})
 	}
 }

@@ -462,6 +462,9 @@ func (x *expectation) remember(s *State, c *history.Change) {
 	}
 }
 
+// stamps is how exact times are that controllers reckon from: those of objects have whole seconds.
+const stamps = time.Second
+
 // judgeEver says whether the statement was true over the run.
 func (x *expectation) judgeEver(s *State) (bool, string) {
 	if x.Object == nil {
@@ -474,7 +477,7 @@ func (x *expectation) judgeEver(s *State) (bool, string) {
 		if n+1 >= len(x.first) {
 			return false, fmt.Sprintf("only %d objects ever met it", len(x.first))
 		}
-		if d := x.first[n+1] - x.first[n]; d < apart {
+		if d := x.first[n+1] - x.first[n]; d+stamps < apart {
 			return false, fmt.Sprintf("number %d came %s after number %d, not at least %s", n+2, d, n+1, apart)
 		}
 	}

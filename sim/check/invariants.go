@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,6 +65,7 @@ func newInvariants() []*invariant {
 		{Invariant: Invariant{"I6", "a MachineOSBuild's conditions only move forward"}, observe: forward},
 		{Invariant: Invariant{"I9", "updatedMachineCount counts only nodes with the pool's config and image"}, observe: newCounts().observe},
 		{Invariant: Invariant{"I11", "no component panics, exits or fails without end"}, observe: newErrors().observe},
+		{Invariant: Invariant{"I14", "the layering controllers ask for nothing that their roles don't allow"}, observe: allowed},
 	}
 	for _, i := range list {
 		// The first violation says it; what follows from it would only hide it.
@@ -663,4 +665,16 @@ func (e *errors) observe(s *State, r *history.Record) []string {
 		}
 	}
 	return nil
+}
+
+// controllers are the authors that have roles of their own where there is an authorizer: on real API servers.
+var controllers = []string{"machine-config-controller", "machine-os-builder"}
+
+// allowed is I14. Admission forbids, too, but only the authorizer says who cannot do what.
+func allowed(_ *State, r *history.Record) []string {
+	q := r.Request
+	if q == nil || q.Code != http.StatusForbidden || !slices.Contains(controllers, q.Author) || !strings.Contains(q.Message, `" cannot `+q.Verb+" ") {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s may not %s %s: %s", q.Author, q.Verb, strings.ToLower(q.GVK.Kind), q.Message)}
 }

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -79,8 +80,10 @@ type Options struct {
 	// Foundation, where not nil, creates what the controllers of another release need before there are pools and nodes, in
 	// place of what the bundled ones need.
 	Foundation func(admin client.Client, baseImage string) error
-	// RevertReboots is the number of reboots of a revert from a layered image; see [node.FleetOptions].
-	RevertReboots int
+	// NoMachineConfigNodes keeps nodes from reporting by MachineConfigNodes.
+	NoMachineConfigNodes bool
+	// Builds, where not nil, runs build pods for real, in place of the process that simulates them. It is told what they go by.
+	Builds func(builder.Options) (Builds, error)
 	// Durations say how long things of the world take; zero means each part's defaults.
 	Durations Durations
 	// Break, where not nil, changes the declarations of components before they start. Tests break them with it, to see
@@ -88,6 +91,15 @@ type Options struct {
 	Break func(*component.Component)
 	// Password, where not nil, is told each password that an account gets.
 	Password func(string)
+}
+
+// Builds is what the configuration of a cluster with real build pods says of them.
+type Builds struct {
+	// Image is what they run in.
+	Image string
+	// Proxy is the cluster's, by which they reach registries, and Trust the certificate authorities of these, in PEM form.
+	Proxy *configv1.ProxyStatus
+	Trust []byte
 }
 
 // Cluster is a cluster and the world around it.
@@ -101,6 +113,7 @@ type Cluster struct {
 	BaseImage string
 
 	topology scenario.Topology
+	builds   Builds
 	admin    client.Client
 	accounts map[string]registry.Account
 	serial   int
@@ -138,7 +151,8 @@ func Assemble(t scenario.Topology, e Engine, o Options) (*Cluster, error) {
 	if o.Begin != nil {
 		o.Begin(o.Header.Start)
 	}
-	c := &Cluster{Engine: e, topology: t, password: o.Password, accounts: map[string]registry.Account{}}
+	c := &Cluster{Engine: e, topology: t, password: o.Password, accounts: map[string]registry.Account{},
+		builds: Builds{Image: baseRepository + "@sha256:" + strings.Repeat("0c", 32)}} // no image at all: nothing pulls it
 	c.Recorder = &history.Recorder{History: &history.History{Header: o.Header}, Now: e.Elapsed, Revision: e.Revision, Observe: o.Observe}
 	repositories := builder.DefaultRepositories()
 	c.Faults = &fault.Injector{
@@ -166,7 +180,7 @@ func Assemble(t scenario.Topology, e Engine, o Options) (*Cluster, error) {
 		Clock:           e.Clock(), Transport: c.transport, Seed: o.Seed,
 		Observe: func(n history.Node) { c.observeMachine(n) },
 		Wake:    e.Wake, Before: c.Faults.Node,
-		Durations: o.Durations.Node, RevertReboots: o.RevertReboots,
+		Durations: o.Durations.Node, NoMachineConfigNodes: o.NoMachineConfigNodes,
 	})
 	if err := c.start(repositories, o); err != nil {
 		return c, err
@@ -231,6 +245,9 @@ func (c *Cluster) makeRegistry() error {
 
 // start starts all processes.
 func (c *Cluster) start(repositories *builder.Repositories, o Options) error {
+	pods := builder.Options{
+		Transport: c.transport, Repositories: repositories, Before: c.Faults.Build, Observe: c.observePod, Durations: o.Durations.Build,
+	}
 	processes := []struct {
 		name       string
 		replicas   int
@@ -243,17 +260,21 @@ func (c *Cluster) start(repositories *builder.Repositories, o Options) error {
 		{"machine-os-builder", c.topology.Builders, []component.Component{
 			build.New(build.Options{Transport: c.transport("machine-os-builder")})}},
 		{"node-agents", 1, c.Fleet.Components(node.ComponentOptions{Machines: true})},
-		{"build-pods", 1, []component.Component{builder.New(builder.Options{
-			Transport: c.transport, Repositories: repositories, Before: c.Faults.Build,
-			Observe: c.observePod, Durations: o.Durations.Build})}},
+		{"build-pods", 1, []component.Component{builder.New(pods)}},
 		{"machine-api", 1, []component.Component{machine.New(machine.Options{
 			Boot: c.boot, Remove: c.remove, Provision: o.Durations.Provision})}},
 	}
 	if err := c.installAPI(o.Kube); err != nil {
 		return err
 	}
+	if o.Builds != nil {
+		var err error
+		if c.builds, err = o.Builds(pods); err != nil {
+			return fmt.Errorf("prepare build pods: %w", err)
+		}
+	}
 	for _, p := range processes {
-		if p.name == "kube" && o.Kube {
+		if p.name == "kube" && o.Kube || p.name == "build-pods" && o.Builds != nil {
 			continue
 		}
 		if o.Break != nil {
@@ -305,11 +326,11 @@ func Columns(gvk schema.GroupVersionKind) []apiextensionsv1.CustomResourceColumn
 	return nil
 }
 
-// create creates an object. Namespaces and definitions may be there already.
+// create creates an object. Namespaces, definitions and service accounts may be there already.
 func (c *Cluster) create(o client.Object) error {
 	err := c.admin.Create(context.Background(), o)
 	switch o.(type) {
-	case *corev1.Namespace, *apiextensionsv1.CustomResourceDefinition:
+	case *corev1.Namespace, *apiextensionsv1.CustomResourceDefinition, *corev1.ServiceAccount:
 		if apierrors.IsAlreadyExists(err) {
 			return nil
 		}
@@ -326,7 +347,7 @@ func (c *Cluster) foundation(client.Client, string) error {
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: layering.Namespace, Name: layering.BuilderServiceAccount}},
 		&corev1.ConfigMap{
 			ObjectMeta: metav1.ObjectMeta{Namespace: layering.Namespace, Name: layering.ImagesConfigMap},
-			Data:       map[string]string{"images.json": `{"machineConfigOperator":"` + baseRepository + `@sha256:` + strings.Repeat("0c", 32) + `"}`},
+			Data:       map[string]string{"images.json": `{"machineConfigOperator":"` + c.builds.Image + `"}`},
 		},
 		&mcfgv1.ControllerConfig{
 			ObjectMeta: metav1.ObjectMeta{
@@ -337,7 +358,8 @@ func (c *Cluster) foundation(client.Client, string) error {
 				ClusterDNSIP: "172.30.0.10", BaseOSContainerImage: c.BaseImage, OSImageURL: c.BaseImage,
 				KubeAPIServerServingCAData: []byte("simulated"), RootCAData: []byte("simulated"),
 				ImageRegistryBundleUserData: []mcfgv1.ImageRegistryBundle{}, ImageRegistryBundleData: []mcfgv1.ImageRegistryBundle{},
-				Images:       map[string]string{"machineConfigOperator": baseRepository + "@sha256:" + strings.Repeat("0c", 32)},
+				Images: map[string]string{"machineConfigOperator": c.builds.Image},
+				Proxy:  c.builds.Proxy, AdditionalTrustBundle: c.builds.Trust,
 				IPFamilies:   mcfgv1.IPFamiliesIPv4,
 				ReleaseImage: "quay.io/openshift-release-dev/ocp-release:4.18.0",
 				PullSecret:   &corev1.ObjectReference{Namespace: globalPullSecret.Namespace, Name: globalPullSecret.Name},
@@ -556,7 +578,11 @@ func (c *Cluster) Restore(name string) error {
 // WriteSecrets writes accounts' present credentials into Secrets.
 func (c *Cluster) WriteSecrets(list []scenario.SecretFrom) error {
 	for _, s := range list {
-		if err := c.writeSecret(s); err != nil {
+		err := c.writeSecret(s)
+		if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) {
+			err = c.writeSecret(s) // the operator was at it, too
+		}
+		if err != nil {
 			return fmt.Errorf("secret %s/%s: %w", s.Namespace, s.Name, err)
 		}
 	}
@@ -656,7 +682,7 @@ func (c *Cluster) comeUp() error {
 	}
 }
 
-// outdated says which pool isn't updated; empty when all are.
+// outdated says which pool isn't updated or that machines are missing; empty when all is well.
 func (c *Cluster) outdated() (string, error) {
 	var pools mcfgv1.MachineConfigPoolList
 	if err := c.admin.List(context.Background(), &pools); err != nil {
@@ -670,6 +696,24 @@ func (c *Cluster) outdated() (string, error) {
 		if !updated && !p.Spec.Paused {
 			return fmt.Sprintf("pool %s is not updated: %+v", p.Name, p.Status.Conditions), nil
 		}
+	}
+	var nodes corev1.NodeList
+	if err := c.admin.List(context.Background(), &nodes, client.HasLabels{layering.NodeRolePrefix + layering.WorkerPool}); err != nil {
+		return "", err
+	}
+	want := 0
+	for _, n := range c.topology.Nodes {
+		if slices.Contains(n.Roles, layering.WorkerPool) {
+			want += max(n.Count, 1)
+		}
+	}
+	for _, s := range c.topology.MachineSets {
+		if slices.Contains(s.Roles, layering.WorkerPool) {
+			want += s.Replicas
+		}
+	}
+	if len(nodes.Items) < want {
+		return fmt.Sprintf("%d of %d workers have joined", len(nodes.Items), want), nil
 	}
 	return "", nil
 }

@@ -19,7 +19,7 @@ type Kind string
 // The kinds of records. Each uses the field of Record of the same name.
 const (
 	KindRevision  Kind = "revision"  // an object changed
-	KindRequest   Kind = "request"   // a write request that the API server refused; reads and accepted writes are not recorded
+	KindRequest   Kind = "request"   // a write request that the API server refused, or a read that it forbade; other reads and accepted writes are not recorded
 	KindRegistry  Kind = "registry"  // a request that a registry answered
 	KindNode      Kind = "node"      // a machine booted, shut down, or changed its deployments
 	KindFault     Kind = "fault"     // a fault was armed, fired or healed

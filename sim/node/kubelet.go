@@ -333,12 +333,14 @@ func (h *Host) Node() *corev1.Node {
 		}
 	}
 	maps.Copy(node.Labels, h.spec.Labels)
+	// Every kubelet writes it; upstream's node controller panics at a Node without any annotation.
+	node.Annotations = map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"}
 	l := h.look(h.fleet.options.Clock.Now())
 	if l.installed && l.config != "" && l.boots == 1 {
-		node.Annotations = map[string]string{
+		maps.Copy(node.Annotations, map[string]string{
 			layering.CurrentConfig: l.config, layering.DesiredConfig: l.config,
 			layering.State: layering.StateDone, layering.Reason: "",
-		}
+		})
 	}
 	h.nodeStatus(&node.Status, h.fleet.options.Clock.Now())
 	return node

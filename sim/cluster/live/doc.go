@@ -16,6 +16,20 @@
 //     the registry's hosts have: https://USER@127.0.0.1:PORT as a process's HTTPS_PROXY, with the certificate authority in
 //     SSL_CERT_FILE. So scenarios name images as they do everywhere, and no name has to be resolved.
 //
+// The bundled controllers act under the service accounts of their manifests (package fixtures), with just the rights that
+// hack/rbac collects from the code, whether they run here, as programs or as pods; what the API server forbids them is in
+// the history. Everybody else is an administrator.
+//
+// With [Options].Deployment the bundled controllers are pods: each replica is a Deployment made from its manifest. To stop it
+// is to scale it to nothing, to crash it is to cut it off from the API server and to delete its pod. Their way to the API
+// server is the proxy's, by a kubeconfig in a Secret of each life whose URL can't be guessed. Their logs are followed.
+//
+// With [Options].BuildImage build pods are real: made by the Job controller, run by a kubelet, in an image with layersim's
+// agent. An admission policy puts them on the nodes that have a kubelet and lets them take the image that is there. The
+// ControllerConfig names the registry's front as the cluster's proxy and its authority as the additional trust bundle; so
+// the pods are given both as on any cluster with a proxy. The agents ask at the same address, with the proxy's password,
+// whether a phase may begin and what the package repositories are like. Containers' logs are read while they run.
+//
 // The history, and so the judgement, is the same as on the simulated cluster: one goroutine, the one that calls Step, adds
 // records and judges.
 //
@@ -36,6 +50,9 @@ import "time"
 const (
 	// Speed is the default of Options.Speed.
 	Speed = 50
+	// MinimumBuild is the least time that a build takes: twice the pause after which the build controller looks at it, so that
+	// it is seen running.
+	MinimumBuild = 10 * time.Second
 	// Patience is the least time of a step: the back-off of a Job's four pods takes 70 s by itself.
 	Patience = 5 * time.Minute
 	// Quiet is how long nothing may have changed until a cluster counts as being at rest: longer than the longest pause that

@@ -1,6 +1,7 @@
 package live
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/layersim/layersim/controllers/component"
+	"github.com/layersim/layersim/sim/builder"
 	"github.com/layersim/layersim/sim/cluster"
 	"github.com/layersim/layersim/sim/history"
 	"github.com/layersim/layersim/sim/registry"
@@ -38,12 +40,19 @@ type Options struct {
 	Seed uint64
 	// Speed is how many seconds of the world pass in one second; default [Speed].
 	Speed float64
-	// MinimumBuild is the least time that a build takes, whatever the speed.
+	// MinimumBuild is the least time that a build takes, whatever the speed; default [MinimumBuild].
 	MinimumBuild time.Duration
+	// BuildImage, where not "", is the image that build pods run in, with layersim's agent: then they are real ones. Else
+	// they are simulated. They run on nodes that have the label BuildNodes with the value "true".
+	BuildImage, BuildNodes string
+	// Address is the one of this machine at which pods reach this process; default 127.0.0.1, for none do.
+	Address string
 	// Capabilities that this cluster has beside those of all.
 	Capabilities []string
 	// Program, where not nil, says how to run a process outside of this one; nil for one that is run here.
 	Program func(process string) *Program
+	// Deployment, where not nil, is how the bundled controllers are run in the cluster. It comes before Program.
+	Deployment *Deployment
 	// Foundation, where not nil, is laid in place of the bundled controllers' own.
 	Foundation Foundation
 	// Logs is a directory for the output of programs, Files one below which each run has its Scratch. Both have to be there.
@@ -99,6 +108,9 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if o.Speed <= 0 {
 		o.Speed = Speed
 	}
+	if o.MinimumBuild == 0 {
+		o.MinimumBuild = MinimumBuild
+	}
 	scheme, err := cluster.Scheme()
 	if err != nil {
 		return nil, err
@@ -113,6 +125,9 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 // Durations are those of the world at the engine's speed.
 func (e *Engine) Durations() cluster.Durations {
 	d := cluster.Scaled(e.Speed)
+	// The controllers' own pauses aren't scaled, so neither is the time until a build's first request: what a scenario does
+	// when a build has begun shall come before it, as it does on a real cluster.
+	d.Build.Start = (builder.Durations{}).Scaled(1).Start
 	d.Build.Base, d.Build.Fail = max(d.Build.Base, e.MinimumBuild), max(d.Build.Fail, e.MinimumBuild)
 	return d
 }
@@ -171,7 +186,7 @@ func (e *Engine) Open(c *cluster.Cluster) error {
 // Transport implements [cluster.Engine]. The first call opens the registry's front.
 func (e *Engine) Transport(r *registry.Registry, caller string) http.RoundTripper {
 	if e.front == nil {
-		front, err := newFront(r)
+		front, err := newFront(r, cmp.Or(e.Address, "127.0.0.1"))
 		if err != nil {
 			return broken{err}
 		}
@@ -209,7 +224,10 @@ func (e *Engine) Client(author string) (client.WithWatch, error) {
 // Start implements [cluster.Engine].
 func (e *Engine) Start(name string, replicas int, components ...component.Component) error {
 	p := &process{engine: e, name: name, replicas: max(replicas, 1), components: components}
-	if e.Program != nil {
+	switch {
+	case e.Deployment != nil && e.restricted(name):
+		p.deployment = e.Deployment
+	case e.Program != nil:
 		p.program = e.Program(name)
 	}
 	e.processes = append(e.processes, p)

@@ -34,20 +34,22 @@ type front struct {
 	// authority is the certificate in PEM form that vouches for the registry.
 	authority []byte
 
-	mu         sync.Mutex
+	mu         sync.Mutex   // guards what follows
+	answers    http.Handler // of what is not CONNECT
 	transports map[string]*http.Transport
 }
 
 type callerKey struct{}
 
-func newFront(r *registry.Registry) (*front, error) {
+// newFront opens one at an address of this machine.
+func newFront(r *registry.Registry, address string) (*front, error) {
 	f := &front{registry: r, tunnels: &tunnels{conns: make(chan net.Conn), done: make(chan struct{})}, roots: x509.NewCertPool(),
 		transports: map[string]*http.Transport{}}
 	certificate, err := f.certify(r.Hosts())
 	if err != nil {
 		return nil, fmt.Errorf("certify the registry: %w", err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
 	if err != nil {
 		return nil, fmt.Errorf("open the registry: %w", err)
 	}
@@ -106,6 +108,13 @@ func (f *front) certify(hosts []string) (tls.Certificate, error) {
 // connect opens a tunnel. An unknown host is answered as by a proxy that can't resolve it.
 func (f *front) connect(w http.ResponseWriter, request *http.Request) {
 	if request.Method != http.MethodConnect {
+		f.mu.Lock()
+		answers := f.answers
+		f.mu.Unlock()
+		if answers != nil {
+			answers.ServeHTTP(w, request)
+			return
+		}
 		http.Error(w, "this is the way to a registry; it takes CONNECT only", http.StatusMethodNotAllowed)
 		return
 	}

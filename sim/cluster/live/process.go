@@ -47,7 +47,9 @@ type process struct {
 	name       string
 	replicas   int
 	components []component.Component
-	program    *Program // nil runs the components here
+	// program or deployment says how it is run outside of this process; with neither the components run here.
+	program    *Program
+	deployment *Deployment
 
 	mu      sync.Mutex // guards what follows
 	running []*incarnation
@@ -63,7 +65,11 @@ type incarnation struct {
 	kill   func() // ends it
 	ended  chan struct{}
 	err    error
-	wakes  map[string]chan event.GenericEvent // by component
+	// ready, where not nil, gets one value as soon as it runs, or will never run.
+	ready chan error
+	// replica is the name of its Deployment.
+	replica string
+	wakes   map[string]chan event.GenericEvent // by component
 }
 
 func (p *process) record(event, message string) {
@@ -80,37 +86,61 @@ func (p *process) StartAgain() error {
 	return nil
 }
 
-// start runs one replica more.
+// start runs one replica more, and returns when it runs.
 func (p *process) start() error {
+	i, err := p.launch()
+	if err == nil && i != nil && i.ready != nil {
+		select {
+		case err = <-i.ready:
+		case <-p.engine.ctx.Done():
+		case <-time.After(deployLimit):
+			err = fmt.Errorf("it is not ready after %s", deployLimit)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("start %s: %w", p.name, err)
+	}
+	return nil
+}
+
+// launch starts one replica more, if one is missing.
+func (p *process) launch() (*incarnation, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stopped = false
 	if len(p.running) >= p.replicas {
-		return nil
+		return nil, nil
 	}
-	caller := p.engine.Server.proxy.Admit(p.name)
+	caller := p.engine.admit(p.name)
 	run := p.attach
-	if p.program != nil {
+	switch {
+	case p.deployment != nil:
+		run = p.deploy
+	case p.program != nil:
 		run = p.execute
 	}
 	i, err := run(caller)
 	if err != nil {
 		caller.Cut()
-		return fmt.Errorf("start %s: %w", p.name, err)
+		return nil, err
 	}
 	p.running = append(p.running, i)
 	p.arm(i)
 	p.record("started", "")
-	return nil
+	return i, nil
 }
 
 // attach runs the components on a manager.
 func (p *process) attach(caller *proxy.Caller) (*incarnation, error) {
 	e := p.engine
+	cached := cache.Options{DefaultTransform: cache.TransformStripManagedFields()}
+	if e.restricted(p.name) {
+		cached.ByObject = manager.Scope()
+	}
 	mgr, err := ctrlmanager.New(caller.Config(), ctrlmanager.Options{
 		Scheme:         e.scheme,
 		MapperProvider: func(*rest.Config, *http.Client) (meta.RESTMapper, error) { return e.Server.mapper, nil },
-		Cache:          cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Cache:          cached,
 		Metrics:        metricsserver.Options{BindAddress: "0"},
 		Logger:         logr.Discard(),                                      // what goes wrong is in the history
 		Controller:     config.Controller{SkipNameValidation: ptr.To(true)}, // there are runs side by side
@@ -249,14 +279,17 @@ func (p *process) Stop() error {
 func (p *process) end(i *incarnation) error {
 	i.cancel()
 	grace := stopTimeout
-	if p.program != nil {
+	switch {
+	case p.deployment != nil:
+		grace *= 2 // it is the kubelet's and two controllers' as well
+	case p.program != nil:
 		grace = cmp.Or(p.program.Grace, grace)
 	}
 	select {
 	case <-i.ended:
 	case <-time.After(grace + time.Second):
 		i.kill()
-		if p.program == nil {
+		if p.program == nil && p.deployment == nil {
 			return fmt.Errorf("stop %s: it still runs after %s", p.name, grace)
 		}
 		<-i.ended

@@ -17,6 +17,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/layersim/layersim/controllers/layering"
 	"github.com/layersim/layersim/sim/cluster/proxy"
 )
 
@@ -123,11 +124,15 @@ func tail(file string) string {
 
 // release deletes the lease that a killed program held.
 func (p *process) release() {
-	if p.program == nil || p.program.Lease.Name == "" {
+	lease := &coordinationv1.Lease{}
+	switch {
+	case p.deployment != nil:
+		lease.Namespace, lease.Name = layering.Namespace, p.name
+	case p.program != nil && p.program.Lease.Name != "":
+		lease.Namespace, lease.Name = p.program.Lease.Namespace, p.program.Lease.Name
+	default:
 		return
 	}
-	lease := &coordinationv1.Lease{}
-	lease.Namespace, lease.Name = p.program.Lease.Namespace, p.program.Lease.Name
 	c, err := client.New(p.engine.Server.proxy.Admit("layersim").Config(), client.Options{
 		Scheme: p.engine.scheme, Mapper: p.engine.Server.mapper, HTTPClient: http.DefaultClient})
 	if err == nil {

@@ -216,9 +216,9 @@ func (e *Engine) take(now time.Time, writing bool, oldest time.Time) (*history.R
 func (e *Engine) author(r *revision) {
 	w, known := e.authors[r.number]
 	if !known {
-		// Some deletions answer no revision; and whoever takes the last finalizer deletes the object.
+		// Some deletions answer no revision, or an older one; and whoever takes the last finalizer deletes the object.
 		w, known = e.last[r.key]
-		if known && (r.change.New != nil || r.at.Sub(w.Ended) > patience) {
+		if known && (!deletes(r.change) || r.at.Sub(w.Ended) > patience) {
 			known = false
 		}
 	}
@@ -234,6 +234,11 @@ func (e *Engine) author(r *revision) {
 	if !w.Ended.IsZero() && w.Ended.Before(r.at) {
 		r.at = w.Ended
 	}
+}
+
+// deletes reports whether a change is an object's end, or the beginning of it.
+func deletes(c *history.Change) bool {
+	return c.New == nil || c.New.GetDeletionTimestamp() != nil && (c.Old == nil || c.Old.GetDeletionTimestamp() == nil)
 }
 
 // add adds a record as of a time. Time never goes back in a history.

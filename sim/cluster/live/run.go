@@ -36,6 +36,9 @@ func (s *Server) Run(ctx context.Context, t scenario.Topology, lo Options, o clu
 		return nil, done, errors.Join(err, os.RemoveAll(lo.Scratch))
 	}
 	o.Kube, o.Durations = true, e.Durations()
+	if lo.BuildImage != "" {
+		o.Builds = e.buildPods
+	}
 	if lo.Foundation != nil {
 		o.Foundation = func(admin client.Client, baseImage string) error {
 			return lo.Foundation(ctx, admin, Facts{BaseImage: baseImage, Trust: e.authority()})

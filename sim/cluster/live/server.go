@@ -29,12 +29,17 @@ import (
 // Server is an API server on which runs are made, one after the other, with the proxy in front of it.
 type Server struct {
 	proxy    *proxy.Proxy
+	config   *rest.Config // past the proxy
 	run      atomic.Pointer[Engine]
 	dynamic  dynamic.Interface
 	mapper   meta.RESTMapper
 	kinds    map[schema.GroupVersionResource]schema.GroupVersionKind
 	watched  []schema.GroupVersionResource
 	baseline map[types.UID]bool
+	// manifests are the Deployments of the bundled controllers, by name.
+	manifests map[string]*unstructured.Unstructured
+	// remote is where pods reach the proxy; "" until the first wants to.
+	remote string
 }
 
 // dull are the groups whose revisions tell nothing of layering but come all the time.
@@ -53,8 +58,11 @@ func NewServer(config *rest.Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("discover kinds: %w", err)
 	}
-	s := &Server{mapper: restmapper.NewDiscoveryRESTMapper(groups), kinds: map[schema.GroupVersionResource]schema.GroupVersionKind{}}
+	s := &Server{config: config, mapper: restmapper.NewDiscoveryRESTMapper(groups), kinds: map[schema.GroupVersionResource]schema.GroupVersionKind{}}
 	if s.dynamic, err = dynamic.NewForConfig(config); err != nil {
+		return nil, err
+	}
+	if s.manifests, err = deployments(); err != nil {
 		return nil, err
 	}
 	for _, g := range groups {
@@ -66,8 +74,8 @@ func NewServer(config *rest.Config) (*Server, error) {
 				gvr := schema.GroupVersionResource{Group: g.Group.Name, Version: version, Resource: r.Name}
 				s.kinds[gvr] = gvr.GroupVersion().WithKind(r.Kind)
 				// Two groups serve Events; the history has those of the core group, as on the simulated cluster. Endpoints
-				// say what EndpointSlices do.
-				if version == g.Group.PreferredVersion.Version && slices.Contains(r.Verbs, "watch") && r.Kind != "Endpoints" &&
+				// say what EndpointSlices do. Each kind is watched in one version.
+				if version == preferred(g, r.Name) && slices.Contains(r.Verbs, "watch") && r.Kind != "Endpoints" &&
 					!slices.Contains(dull, g.Group.Name) && (r.Kind != "Event" || g.Group.Name == "") {
 					s.watched = append(s.watched, gvr)
 				}
@@ -105,13 +113,29 @@ func NewServer(config *rest.Config) (*Server, error) {
 	return s, nil
 }
 
+// preferred is the version in which a resource is watched: that of its group, or the first one that has it.
+func preferred(g *restmapper.APIGroupResources, resource string) string {
+	serves := func(version string) bool {
+		return slices.ContainsFunc(g.VersionedResources[version], func(r metav1.APIResource) bool { return r.Name == resource })
+	}
+	if serves(g.Group.PreferredVersion.Version) {
+		return g.Group.PreferredVersion.Version
+	}
+	for _, v := range g.Group.Versions {
+		if serves(v.Version) {
+			return v.Version
+		}
+	}
+	return ""
+}
+
 // Close closes the proxy.
 func (s *Server) Close() error { return s.proxy.Close() }
 
 // Kubeconfig is a kubeconfig file for a program of Kubernetes, by name.
 func (s *Server) Kubeconfig(program string) []byte { return s.proxy.Admit(program).Kubeconfig() }
 
-// Settle makes the namespaces that all runs have in common, and remembers what is there as what has been there from the
+// Settle makes the namespaces and the roles that all runs have in common, and remembers what is there as what has been there from the
 // beginning.
 func (s *Server) Settle(ctx context.Context, namespaces []string) error {
 	namespaced := schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
@@ -131,6 +155,9 @@ func (s *Server) Settle(ctx context.Context, namespaces []string) error {
 		if err != nil {
 			return fmt.Errorf("wait for the default service account of namespace %s: %w (%v)", name, err, last)
 		}
+	}
+	if err := s.grant(ctx); err != nil {
+		return err
 	}
 	s.baseline = map[types.UID]bool{}
 	return s.each(ctx, func(_ schema.GroupVersionResource, o *unstructured.Unstructured) error {

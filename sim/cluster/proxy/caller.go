@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -9,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/rest"
 
 	"github.com/layersim/layersim/sim/store"
@@ -17,8 +20,11 @@ import (
 
 // Caller is one incarnation of a process.
 type Caller struct {
-	p         *Proxy
-	name, url string
+	p    *Proxy
+	name string
+	as   Identity
+	// segment is the first of the caller's path on loopback; elsewhere it is followed by the secret.
+	segment, secret string
 	// transport keeps the connections of clients in this process apart, so that cutting one caller hits no other.
 	transport *http.Transport
 	ctx       context.Context // ends when the caller is cut
@@ -38,28 +44,58 @@ type order struct {
 
 var unfitForPath = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
 
-// Admit lets one incarnation of a process in. Several may have the same name, at the same time or one after the other.
+// Identity is who a caller is for the API server.
+type Identity struct {
+	User   string
+	Groups []string
+}
+
+// ServiceAccount is the identity of a namespace's service account.
+func ServiceAccount(namespace, name string) Identity {
+	return Identity{
+		User:   serviceaccount.MakeUsername(namespace, name),
+		Groups: append(serviceaccount.MakeGroupNames(namespace), user.AllAuthenticated),
+	}
+}
+
+// Admit lets one incarnation of a process in, as an administrator of that name. Several may have the same name, at the same
+// time or one after the other.
 func (p *Proxy) Admit(caller string) *Caller {
+	return p.AdmitAs(caller, Identity{User: caller, Groups: []string{user.SystemPrivilegedGroup}})
+}
+
+// AdmitAs does the same for somebody with the rights of an identity.
+func (p *Proxy) AdmitAs(caller string, as Identity) *Caller {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.serial++
-	segment := fmt.Sprintf("%s.%d", unfitForPath.ReplaceAllString(caller, "-"), p.serial)
 	c := &Caller{
-		p: p, name: caller, url: "http://" + p.address + "/" + segment + "/",
+		p: p, name: caller, as: as, secret: rand.Text(),
+		segment:   fmt.Sprintf("%s.%d", unfitForPath.ReplaceAllString(caller, "-"), p.serial),
 		transport: &http.Transport{MaxIdleConnsPerHost: 32, IdleConnTimeout: 90 * time.Second, DisableCompression: true},
 	}
 	c.ctx, c.cancel = context.WithCancel(p.ctx)
-	p.callers[segment] = c
+	p.callers[c.segment], p.remote[c.segment+"."+c.secret] = c, c
 	return c
 }
 
 // Config reaches the API server as this caller, without client-side throttling.
 func (c *Caller) Config() *rest.Config {
-	return &rest.Config{Host: c.url, UserAgent: c.name, QPS: -1, Transport: c.transport}
+	return &rest.Config{Host: c.url(), UserAgent: c.name, QPS: -1, Transport: c.transport}
 }
 
+func (c *Caller) url() string { return "http://" + c.p.address + "/" + c.segment + "/" }
+
 // Kubeconfig is a file that says the same, for programs.
-func (c *Caller) Kubeconfig() []byte {
+func (c *Caller) Kubeconfig() []byte { return kubeconfig(c.url()) }
+
+// KubeconfigAt is the same for programs that reach the proxy at an address that Listen returned. Whoever has the file has
+// the caller's rights.
+func (c *Caller) KubeconfigAt(address string) []byte {
+	return kubeconfig("http://" + address + "/" + c.segment + "." + c.secret + "/")
+}
+
+func kubeconfig(url string) []byte {
 	return fmt.Appendf(nil, `apiVersion: v1
 kind: Config
 clusters:
@@ -72,7 +108,7 @@ contexts:
 - name: caller
   context: {cluster: cluster, user: caller}
 current-context: caller
-`, c.url)
+`, url)
 }
 
 // Cut ends this incarnation: no request of it is passed on any more, those that wait inside included; its watches end, and

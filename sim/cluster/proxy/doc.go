@@ -3,7 +3,8 @@
 //
 // A [Proxy] listens on a loopback port. [Proxy.Admit] gives each incarnation of a process a [Caller] with a URL of its own,
 // the proxy's with a path in front. That path is the identity: no credential is needed, those that a caller sends are
-// dropped, and the API server is asked as an administrator in the name of the caller.
+// dropped, and the API server is asked as an administrator in the name of the caller, or with [Proxy.AdmitAs] as somebody
+// with rights of his own: a service account.
 //
 //	p, err := proxy.New(proxy.Options{Target: admin, Kinds: kinds, Before: faults.Before, After: faults.After, Observe: record})
 //	builder := p.Admit("machine-os-builder")

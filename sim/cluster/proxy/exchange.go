@@ -32,7 +32,7 @@ import (
 type exchange struct {
 	p      *Proxy
 	caller *Caller
-	// request is nil for what is only passed on.
+	// request is nil for what is no request for resources.
 	request  *store.Request
 	resource schema.GroupResource
 	body     []byte
@@ -55,7 +55,7 @@ func (x *exchange) resolve(r *http.Request) {
 		return
 	}
 	switch info.Verb {
-	case "get", "list", "create", "update", "patch", "delete", "deletecollection":
+	case "get", "list", "watch", "create", "update", "patch", "delete", "deletecollection":
 	default:
 		return
 	}
@@ -72,14 +72,17 @@ func (x *exchange) resolve(r *http.Request) {
 	if gvr.Group == "" && gvr.Resource == "namespaces" {
 		q.Namespace = "" // which is the name again
 	}
-	if q.Verb == "list" {
+	if q.Verb == "list" || q.Verb == "watch" {
 		q.Name = "" // a field selector's
 	}
 	x.request = q
 }
 
+// hooked tells whether an exchange is more than passed on.
+func (x *exchange) hooked() bool { return x.request != nil && x.request.Verb != "watch" }
+
 func (x *exchange) writes() bool {
-	return x.request != nil && x.request.Verb != "get" && x.request.Verb != "list"
+	return x.hooked() && x.request.Verb != "get" && x.request.Verb != "list"
 }
 
 func (x *exchange) serve(w http.ResponseWriter, r *http.Request) {
@@ -221,7 +224,7 @@ func (x *exchange) send(r *http.Request) {
 // modify is between the API server's answer and the caller.
 func modify(res *http.Response) error {
 	x := exchangeOf(res.Request)
-	if x.request == nil {
+	if x.request == nil || !x.hooked() && res.StatusCode != http.StatusForbidden {
 		return nil
 	}
 	var answered error
@@ -235,6 +238,12 @@ func modify(res *http.Response) error {
 		} else {
 			x.done(body)
 		}
+	}
+	if !x.writes() && res.StatusCode == http.StatusForbidden {
+		x.tell(answered)
+	}
+	if !x.hooked() {
+		return nil
 	}
 	if answered == nil && x.writes() {
 		if o := x.caller.strike(true, x.request); o != nil {
@@ -282,6 +291,12 @@ func peek(res *http.Response) ([]byte, error) {
 // refusal is the error that the API server answered.
 func (x *exchange) refusal(res *http.Response, body []byte) error {
 	var s metav1.Status
+	if media := res.Header.Get("Content-Type"); strings.HasSuffix(media, "protobuf") || strings.HasSuffix(media, "cbor") {
+		// A watch is answered as the caller wants it.
+		if readable, err := json.Marshal(decoded(media, body)); err == nil {
+			body = readable
+		}
+	}
 	if err := json.Unmarshal(body, &s); err == nil && s.Kind == "Status" {
 		if s.Code == 0 {
 			s.Code = int32(res.StatusCode) //nolint:gosec // three digits
@@ -323,8 +338,15 @@ func (x *exchange) done(body []byte) {
 	}
 }
 
+// observe tells of a write.
 func (x *exchange) observe(err error) {
-	if !x.writes() || x.p.o.Observe == nil {
+	if x.writes() {
+		x.tell(err)
+	}
+}
+
+func (x *exchange) tell(err error) {
+	if x.p.o.Observe == nil {
 		return
 	}
 	w := Write{Request: x.request, ResourceVersion: x.resourceVersion, UID: x.uid, Began: x.began, Ended: time.Now()}

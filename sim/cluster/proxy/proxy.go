@@ -39,7 +39,8 @@ type Options struct {
 	// Another error than this one replaces the answer; nil leaves it.
 	After func(*store.Request, error) error
 	// Observe, where not nil, gets each write (create, update, patch, apply, delete, deletecollection) after the API server
-	// or a fault answered it, before the answer reaches the caller.
+	// or a fault answered it, before the answer reaches the caller. It gets reads (get, list, watch) as well that the API
+	// server forbade.
 	Observe func(Write)
 }
 
@@ -68,7 +69,7 @@ type Proxy struct {
 	forward  *httputil.ReverseProxy
 	resolver *apirequest.RequestInfoFactory
 	server   *http.Server
-	served   chan error
+	served   chan error      // one error for each listener
 	grace    time.Duration   // how long a write may go on after its caller went away
 	ctx      context.Context // ends with the proxy
 	cancel   context.CancelFunc
@@ -77,7 +78,9 @@ type Proxy struct {
 	mu      sync.Mutex
 	closed  bool
 	serial  int
+	serving int                    // listeners
 	callers map[string]*Caller     // by the first segment of the path, dead ones too
+	remote  map[string]*Caller     // the same for those that don't come by loopback
 	owners  map[net.Conn]*Caller   // open connections and who used them last
 	writing map[*exchange]struct{} // in flight
 }
@@ -88,8 +91,8 @@ func New(o Options) (*Proxy, error) {
 		return nil, errors.New("start proxy: no target, or no kinds")
 	}
 	p := &Proxy{
-		o: o, callers: map[string]*Caller{}, owners: map[net.Conn]*Caller{}, writing: map[*exchange]struct{}{},
-		served: make(chan error, 1), grace: 10 * time.Second,
+		o: o, callers: map[string]*Caller{}, remote: map[string]*Caller{}, owners: map[net.Conn]*Caller{}, writing: map[*exchange]struct{}{},
+		served: make(chan error, 2), grace: 10 * time.Second,
 		resolver: &apirequest.RequestInfoFactory{
 			APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api"),
 		},
@@ -102,11 +105,6 @@ func New(o Options) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start proxy: target: %w", err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("start proxy: %w", err)
-	}
-	p.address = listener.Addr().String()
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	// What goes wrong is answered; that a caller hung up is nothing to log.
 	silent := log.New(io.Discard, "", 0)
@@ -120,8 +118,27 @@ func New(o Options) (*Proxy, error) {
 		},
 		ConnState: p.connection,
 	}
-	go func() { p.served <- p.server.Serve(listener) }()
+	if p.address, err = p.Listen("127.0.0.1"); err != nil {
+		return nil, fmt.Errorf("start proxy: %w", err)
+	}
 	return p, nil
+}
+
+// Listen serves on a free port of another address of this machine, for programs that don't reach its loopback, and returns
+// where. There a caller is known by a path that can't be guessed, see Caller.KubeconfigAt. It can be called once.
+func (p *Proxy) Listen(host string) (address string, err error) {
+	listener, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		return "", err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || p.serving == cap(p.served) {
+		return "", errors.Join(errors.New("the proxy is closed, or listens elsewhere already"), listener.Close())
+	}
+	p.serving++
+	go func() { p.served <- p.server.Serve(listener) }()
+	return listener.Addr().String(), nil
 }
 
 // Writing returns how many writes are in flight now, and when the oldest of them began.
@@ -149,8 +166,10 @@ func (p *Proxy) Close() error {
 	if again {
 		return nil
 	}
-	if served := <-p.served; !errors.Is(served, http.ErrServerClosed) {
-		err = errors.Join(err, served)
+	for range p.serving {
+		if served := <-p.served; !errors.Is(served, http.ErrServerClosed) {
+			err = errors.Join(err, served)
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -182,11 +201,18 @@ func (p *Proxy) connection(c net.Conn, state http.ConnState) {
 func (p *Proxy) enter(r *http.Request, segment string) (*Caller, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c, ok := p.callers[segment]
+	conn, is := r.Context().Value(connectionKey{}).(net.Conn)
+	known := p.remote
+	if is {
+		if a, tcp := conn.LocalAddr().(*net.TCPAddr); tcp && a.IP.IsLoopback() {
+			known = p.callers
+		}
+	}
+	c, ok := known[segment]
 	if p.closed || ok && !c.alive() {
 		return nil, false
 	}
-	if conn, is := r.Context().Value(connectionKey{}).(net.Conn); is && ok {
+	if is && ok {
 		p.owners[conn] = c
 	}
 	p.handlers.Add(1)
@@ -208,7 +234,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) {
 	r.URL.Path, r.URL.RawPath = "/"+unescaped, "/"+path
 
 	x := &exchange{p: p, caller: c, began: time.Now()}
-	if x.resolve(r); x.request == nil {
+	if x.resolve(r); !x.hooked() {
 		ctx, cancel := c.bound(r.Context())
 		defer cancel()
 		p.forward.ServeHTTP(w, r.WithContext(context.WithValue(ctx, exchangeKey{}, x)))
@@ -229,9 +255,11 @@ func (p *Proxy) rewrite(r *httputil.ProxyRequest) {
 	}
 	h.Del("Authorization")
 	h.Set("Accept-Encoding", "identity") // without one, the transport would ask for gzip
-	h.Set("Impersonate-User", x.caller.name)
-	h.Set("Impersonate-Group", "system:masters")
-	if x.request == nil {
+	h.Set("Impersonate-User", x.caller.as.User)
+	for _, group := range x.caller.as.Groups {
+		h.Add("Impersonate-Group", group)
+	}
+	if !x.hooked() {
 		return
 	}
 	if accept := h.Values("Accept"); len(accept) > 0 {

@@ -902,3 +902,86 @@ func TestClose(t *testing.T) {
 		t.Error("a proxy to a place that is none")
 	}
 }
+
+// A service account is asked for by its name and groups, without an administrator's.
+func TestAdmitAs(t *testing.T) {
+	s := newRig(t)
+	c := s.AdmitAs("machine-os-builder", proxy.ServiceAccount("mco", "builder"))
+	s.ok(c, http.MethodGet, "/api/v1/namespaces/n/pods/p", "")
+	got, _ := s.api.last()
+	diff(t, "user", got.Header.Values("Impersonate-User"), []string{"system:serviceaccount:mco:builder"})
+	diff(t, "groups", got.Header.Values("Impersonate-Group"), []string{"system:serviceaccounts", "system:serviceaccounts:mco", "system:authenticated"})
+}
+
+// Reads are told of only when the API server forbids them, watches included, in whatever form it says so.
+func TestForbiddenReads(t *testing.T) {
+	s := newRig(t)
+	c := s.Admit("node-agent")
+	s.ok(c, http.MethodGet, "/api/v1/namespaces/n/pods/p", "")
+	const message = `pods is forbidden: User "u" cannot watch resource "pods"`
+	forbidden := metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: "Failure", Reason: "Forbidden", Code: 403, Message: message}
+	s.api.answer = func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.Header.Get("Accept"), "protobuf") {
+			body, err := json.Marshal(forbidden)
+			must(t, err)
+			tell(w, 403, string(body))
+			return true
+		}
+		info, _ := runtimeInfo("application/vnd.kubernetes.protobuf")
+		w.Header().Set("Content-Type", info.MediaType)
+		w.WriteHeader(403)
+		must(t, clientgoscheme.Codecs.EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion).Encode(&forbidden, w))
+		return true
+	}
+	for _, path := range []string{"/api/v1/namespaces/n/pods/p", "/api/v1/namespaces/n/pods", "/api/v1/pods?watch=1"} {
+		res, _, err := s.do(c, http.MethodGet, path, "", "Accept: application/vnd.kubernetes.protobuf")
+		must(t, err)
+		if res.StatusCode != 403 {
+			t.Errorf("%s: %s", path, res.Status)
+		}
+	}
+	var got []string
+	for _, w := range s.observed() {
+		got = append(got, fmt.Sprintln(w.Request.Verb, w.Request.GVK.Kind, w.Request.Name, w.Code, w.Reason, w.Message))
+	}
+	diff(t, "observed", got, []string{
+		"get Pod p 403 Forbidden " + message + "\n", "list Pod  403 Forbidden " + message + "\n", "watch Pod  403 Forbidden " + message + "\n",
+	})
+}
+
+// On another address than loopback nobody is let in by a path that can be guessed.
+func TestListen(t *testing.T) {
+	s := newRig(t)
+	address, err := s.Listen("0.0.0.0")
+	must(t, err)
+	_, port, err := net.SplitHostPort(address)
+	must(t, err)
+	addresses, err := net.InterfaceAddrs()
+	must(t, err)
+	for _, a := range addresses {
+		n, ok := a.(*net.IPNet)
+		if !ok || n.IP.IsLoopback() || n.IP.To4() == nil {
+			continue
+		}
+		c := s.Admit("machine-os-builder")
+		address = net.JoinHostPort(n.IP.String(), port)
+		config, err := clientcmd.RESTConfigFromKubeConfig(c.KubeconfigAt(address))
+		must(t, err)
+		local, err := url.Parse(c.Config().Host)
+		must(t, err)
+		local.Host = address
+		for where, want := range map[string]int{config.Host: http.StatusOK, local.String(): http.StatusNotFound} {
+			res, err := http.Get(where + "version")
+			must(t, err)
+			must(t, res.Body.Close())
+			if res.StatusCode != want {
+				t.Errorf("%s: %s, want %d", where, res.Status, want)
+			}
+		}
+		if _, err := s.Listen("127.0.0.1"); err == nil {
+			t.Error("listens a third time")
+		}
+		return
+	}
+	t.Skip("this machine has no address but loopback")
+}

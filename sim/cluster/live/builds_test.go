@@ -1,0 +1,135 @@
+package live
+
+import (
+	"context"
+	"encoding/gob"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/layersim/layersim/sim/builder"
+	"github.com/layersim/layersim/sim/history"
+)
+
+func buildPod() *corev1.Pod {
+	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: builder.ContainerBuild}, {Name: "wait-for-done"}}}}
+	pod.Namespace, pod.Name, pod.UID = "openshift-machine-config-operator", "build-layered-"+strings.Repeat("0", 60)+"-abcde", "1"
+	return pod
+}
+
+// newBuilds has an API server with one build pod, whose log takes until its end to be read.
+func newBuilds(t *testing.T, o builder.Options, ended <-chan struct{}) *builds {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/log") {
+			fmt.Fprintln(w, "Trying to pull", r.URL.Query().Get("container"))
+			<-ended
+			fmt.Fprintln(w, "Error: no")
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(corev1.PodList{Items: []corev1.Pod{{}, *buildPod()}}) // a client that is gone is no matter
+	}))
+	t.Cleanup(server.Close)
+	core, err := corev1client.NewForConfig(&rest.Config{Host: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &builds{engine: &Engine{}, options: o, core: core, token: "right", containers: map[string]*container{}}
+}
+
+// An agent is answered if it knows the token and is in a pod that exists, under a host name that may be cut off.
+func TestAgentIsAnswered(t *testing.T) {
+	asked := ""
+	b := newBuilds(t, builder.Options{Before: func(pod *corev1.Pod, phase string) error {
+		asked = pod.Name + " at " + phase
+		return builder.ErrHang
+	}}, nil)
+	name := buildPod().Name
+	for _, tt := range []struct {
+		token, pod, path string
+		code             int
+		asked            string
+	}{
+		{"right", name, builder.AnswerPath, http.StatusOK, name + " at push"},
+		{"right", name[:63], builder.AnswerPath, http.StatusOK, name + " at push"},
+		{"wrong", name, builder.AnswerPath, http.StatusUnauthorized, ""},
+		{"", name, builder.AnswerPath, http.StatusUnauthorized, ""},
+		{"right", "other", builder.AnswerPath, http.StatusNotFound, ""},
+		{"right", "", builder.AnswerPath, http.StatusNotFound, ""},
+		{"right", name, "/", http.StatusNotFound, ""},
+	} {
+		asked = ""
+		r := httptest.NewRequest(http.MethodPost, tt.path+"?"+url.Values{"pod": {tt.pod}, "phase": {"push"}}.Encode(), nil)
+		r.SetBasicAuth("somebody", tt.token)
+		w := httptest.NewRecorder()
+		b.ServeHTTP(w, r)
+		if w.Code != tt.code || asked != tt.asked {
+			t.Errorf("%+v: answered %d, asked about %q", tt, w.Code, asked)
+		}
+		var answer builder.Answer
+		if w.Code != http.StatusOK {
+			continue
+		}
+		if err := gob.NewDecoder(w.Body).Decode(&answer); err != nil || !answer.Hang {
+			t.Errorf("%+v: answer %+v, %v; want it to hang", tt, answer, err)
+		}
+	}
+}
+
+// The history is told each container's end once, with the log from its beginning.
+func TestContainersAreFollowed(t *testing.T) {
+	told := make(chan history.Pod, 8)
+	ended := make(chan struct{})
+	b := newBuilds(t, builder.Options{Observe: func(p history.Pod) { told <- p }}, ended)
+	pod := buildPod()
+	see := func(s corev1.ContainerState) {
+		pod.Status.ContainerStatuses = []corev1.ContainerStatus{
+			{Name: builder.ContainerBuild, ContainerID: "containerd://1", State: s},
+			{Name: "wait-for-done", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{}}},
+		}
+		b.saw(t.Context(), pod.DeepCopy())
+	}
+	see(corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{}})
+	see(corev1.ContainerState{Running: &corev1.ContainerStateRunning{}})
+	see(corev1.ContainerState{Running: &corev1.ContainerStateRunning{}})
+	close(ended)
+	for range 2 {
+		see(corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 3}})
+	}
+	b.engine.watches.Wait()
+	close(told)
+	var got []history.Pod
+	for p := range told {
+		got = append(got, p)
+	}
+	want := []history.Pod{{Namespace: pod.Namespace, Name: pod.Name, Container: builder.ContainerBuild, ExitCode: 3,
+		Log: "Trying to pull image-build\nError: no\n"}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the history is told (-want +got):\n%s", diff)
+	}
+}
+
+// What runs when the run is over is not told.
+func TestFollowingEnds(t *testing.T) {
+	ended := make(chan struct{})
+	defer close(ended)
+	b := newBuilds(t, builder.Options{Observe: func(p history.Pod) { t.Errorf("told of %+v", p) }}, ended)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	pod := buildPod()
+	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: builder.ContainerBuild, ContainerID: "containerd://1",
+		State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+	b.saw(ctx, pod)
+	b.engine.watches.Wait()
+}
