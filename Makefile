@@ -82,6 +82,7 @@ controlplane: ## build a real control plane, once a machine (about eight minutes
 
 likeness: controlplane ## compare the simulated API server with a real one, answer by answer
 	go test -count=1 -tags=likeness ./sim/cluster/envtest -sequences=100 -mutants=150
+	go test -count=1 -tags=likeness ./sim/cluster/proxy
 
 clean: ## remove what was built and written
 	rm -rf bin out
