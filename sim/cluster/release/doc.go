@@ -78,4 +78,17 @@
 // inspect the release's images; OnClusterBuild is on in 4.18; there is no machine-config-operator, so that nothing updates
 // the ControllerConfig, the copy of the pull secret and the pools' upgrade state unless a model does; the API server is of
 // another version. The definitions of 4.22 are a few months older than its newest z-stream.
+//
+// # What the library showed
+//
+// Runs of upstream's main (7ff337a4f) on envtest, where they end otherwise than those of the bundled controllers:
+//
+//   - build-failure-three-retries and build-secret-revoked-mid-build never come to rest. While a build is Failed, the node
+//     controller writes the pool's status every five seconds: it sets a condition to one value and then to another in one
+//     sync, so that its lastTransitionTime is new each time, and its own write is the event that causes the next sync.
+//   - label-revert-no-second-pool: a node that loses its only pool causes no sync of the pool that it left, which claims it
+//     until something else happens.
+//
+// The happy path, a failing build that succeeds in the end, the paused pools, the scale-up and the revert by label end as with
+// the bundled controllers. So does the happy path on 4.18 (f313997e0).
 package release
