@@ -25,7 +25,8 @@ func TestAsk(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user, token, _ := r.BasicAuth()
 		query := url.Values{"pod": {host}, "phase": {builder.PhasePush}}.Encode()
-		if r.Method != http.MethodPost || r.URL.Path != builder.AnswerPath || r.URL.RawQuery != query || user != "build-pod/"+host || token != "secret" {
+		if r.Method != http.MethodPost || r.URL.Path != builder.AnswerPath || r.URL.RawQuery != query ||
+			user != "build-pod/"+host || token != "secret" {
 			t.Errorf("%s %s by %s:%s", r.Method, r.URL, user, token)
 		}
 		if refused--; refused >= 0 {
@@ -63,7 +64,9 @@ func TestNoProxy(t *testing.T) {
 }
 
 func TestNoShell(t *testing.T) {
-	for _, args := range [][]string{{"/bin/bash"}, {"/bin/bash", "-c", "echo"}, {"/agent", "-c", "buildah bud"}, {"/bin/bash", "-x", "buildah bud"}} {
+	for _, args := range [][]string{
+		{"/bin/bash"}, {"/bin/bash", "-c", "echo"}, {"/agent", "-c", "buildah bud"}, {"/bin/bash", "-x", "buildah bud"},
+	} {
 		if code := run(t.Context(), args); code != 127 {
 			t.Errorf("%q: exit code %d, want 127", args, code)
 		}

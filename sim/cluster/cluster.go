@@ -579,7 +579,7 @@ func (c *Cluster) Restore(name string) error {
 func (c *Cluster) WriteSecrets(list []scenario.SecretFrom) error {
 	for _, s := range list {
 		err := c.writeSecret(s)
-		if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) {
+		for n := 0; n < 5 && (apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err)); n++ {
 			err = c.writeSecret(s) // the operator was at it, too
 		}
 		if err != nil {

@@ -193,7 +193,8 @@ func (b *builds) log(ctx context.Context, p history.Pod) (string, error) {
 	return string(content), err
 }
 
-// steering puts build pods on real nodes, and lets them take the image that is there.
+// steering puts build pods on real nodes, and lets them take the image that is there. Pods of workloads, which have no image
+// at all, belong on simulated nodes, whose kubelets are models.
 const steering = `
 apiVersion: admissionregistration.k8s.io/v1
 kind: MutatingAdmissionPolicy
@@ -224,10 +225,39 @@ apiVersion: admissionregistration.k8s.io/v1
 kind: MutatingAdmissionPolicyBinding
 metadata: {name: layersim-build-pods}
 spec: {policyName: layersim-build-pods}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicy
+metadata: {name: layersim-workloads}
+spec:
+  failurePolicy: Fail
+  reinvocationPolicy: Never
+  matchConstraints:
+    resourceRules:
+    - {apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods]}
+  matchConditions:
+  - {name: free, expression: '!has(object.spec.affinity) && !(has(object.spec.nodeName) && object.spec.nodeName != "")'}
+  - {name: workload, expression: '!request.namespace.startsWith("kube-") && request.namespace != "local-path-storage"'}
+  - {name: elsewhere, expression: '!(has(object.spec.nodeSelector) && "LABEL" in object.spec.nodeSelector)'}
+  - name: builds
+    expression: >-
+      !object.spec.containers.exists(c, c.name == "image-build") &&
+      !(has(object.spec.initContainers) && object.spec.initContainers.exists(c, c.name == "image-build"))
+  mutations:
+  - patchType: JSONPatch
+    jsonPatch:
+      expression: >-
+        [JSONPatch{op: "add", path: "/spec/affinity", value: {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+        {"nodeSelectorTerms": [{"matchExpressions": [{"key": "LABEL", "operator": "DoesNotExist"}]}]}}}}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicyBinding
+metadata: {name: layersim-workloads}
+spec: {policyName: layersim-workloads}
 `
 
-// steer puts build pods, whoever makes them, on nodes with a label, and lets them run in the image that is there, by an
-// admission policy. It returns when the API server goes by it.
+// steer puts build pods, whoever makes them, on nodes with a label, and lets them run in the image that is there, and keeps
+// workloads away from these nodes, by admission policies. It returns when the API server goes by them.
 func (s *Server) steer(ctx context.Context, label string) error {
 	for text := range strings.SplitSeq(strings.ReplaceAll(steering, "LABEL", label), "---\n") {
 		o := &unstructured.Unstructured{}
@@ -242,19 +272,25 @@ func (s *Server) steer(ctx context.Context, label string) error {
 			return err
 		}
 	}
-	trial := &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": "layersim-trial"},
-		"spec": map[string]any{"containers": []any{map[string]any{"name": builder.ContainerBuild, "image": "none"}}},
-	}}
+	trial := func(container string) *unstructured.Unstructured {
+		return &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": "layersim-trial"},
+			"spec": map[string]any{"containers": []any{map[string]any{"name": container, "image": "none"}}},
+		}}
+	}
 	pods := s.dynamic.Resource(schema.GroupVersionResource{Version: "v1", Resource: "pods"}).Namespace(metav1.NamespaceDefault)
 	var last error
 	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
-		var got *unstructured.Unstructured
-		if got, last = pods.Create(ctx, trial, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}); last != nil {
+		var build, workload *unstructured.Unstructured
+		if build, last = pods.Create(ctx, trial(builder.ContainerBuild), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}); last == nil {
+			workload, last = pods.Create(ctx, trial("workload"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		}
+		if last != nil {
 			return false, nil // there may be no service account yet
 		}
-		selector, _, err := unstructured.NestedStringMap(got.Object, "spec", "nodeSelector")
-		return selector[label] == "true", err
+		selector, _, err := unstructured.NestedStringMap(build.Object, "spec", "nodeSelector")
+		_, away, _ := unstructured.NestedMap(workload.Object, "spec", "affinity")
+		return selector[label] == "true" && away, err
 	})
 	if err != nil {
 		return fmt.Errorf("wait until the policy is in force: %w (%v)", err, last)

@@ -25,10 +25,10 @@
 // server is the proxy's, by a kubeconfig in a Secret of each life whose URL can't be guessed. Their logs are followed.
 //
 // With [Options].BuildImage build pods are real: made by the Job controller, run by a kubelet, in an image with layersim's
-// agent. An admission policy puts them on the nodes that have a kubelet and lets them take the image that is there. The
-// ControllerConfig names the registry's front as the cluster's proxy and its authority as the additional trust bundle; so
-// the pods are given both as on any cluster with a proxy. The agents ask at the same address, with the proxy's password,
-// whether a phase may begin and what the package repositories are like. Containers' logs are read while they run.
+// agent. An admission policy puts them on the nodes that have a kubelet and lets them take the image that is there; another
+// one keeps workloads, which have no image, on the simulated nodes. The ControllerConfig names the registry's front as the
+// cluster's proxy and its authority as the additional trust bundle; so the pods are given both as on
+// any cluster with a proxy. The agents ask at the same address, with the proxy's password, whether a phase may begin and what the package repositories are like. Containers' logs are read while they run.
 //
 // The history, and so the judgement, is the same as on the simulated cluster: one goroutine, the one that calls Step, adds
 // records and judges.
