@@ -72,6 +72,7 @@ func (e *Engine) buildPods(o builder.Options) (cluster.Builds, error) {
 		return cluster.Builds{}, fmt.Errorf("steer build pods: %w", err)
 	}
 	b := &builds{engine: e, options: o, core: core, token: rand.Text(), containers: map[string]*container{}}
+	e.token = b.token
 	e.front.mu.Lock()
 	e.front.answers = b
 	e.front.mu.Unlock()

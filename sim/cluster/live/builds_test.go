@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 
@@ -132,4 +133,28 @@ func TestFollowingEnds(t *testing.T) {
 		State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
 	b.saw(ctx, pod)
 	b.engine.watches.Wait()
+}
+
+// The token of the agents is in objects of the cluster, but never in the history.
+func TestTokenIsConcealed(t *testing.T) {
+	h := &history.History{}
+	e := &Engine{token: "s3cret", redactor: history.NewRedactor(1)}
+	e.init()
+	e.recorder = &history.Recorder{History: h, Now: func() time.Duration { return 0 }, Revision: func() int64 { return 1 }}
+	job := func(proxy string) *unstructured.Unstructured {
+		return &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "batch/v1", "kind": "Job", "metadata": map[string]any{"name": "build", "generation": int64(3)}, "spec": map[string]any{"proxy": proxy}}}
+	}
+	e.add(history.Record{Change: &history.Change{Old: job("none"), New: job("http://agent:s3cret@10.0.0.1")}}, time.Now())
+	var text strings.Builder
+	if err := history.Write(&text, h); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(text.String(), "s3cret") || !strings.Contains(text.String(), "http://agent:redacted@10.0.0.1") {
+		t.Error(text.String())
+	}
+	last := h.Records[len(h.Records)-1].Change
+	if diff := cmp.Diff(job("http://agent:redacted@10.0.0.1"), last.New); diff != "" {
+		t.Error(diff)
+	}
 }

@@ -78,6 +78,8 @@ type Engine struct {
 	reconcs   atomic.Int64
 
 	sequence
+	// token is what agents in build pods are known by; empty without them. It never gets into the history.
+	token string
 	// now is the time of the record that is being added.
 	now time.Duration
 

@@ -1,6 +1,7 @@
 package live
 
 import (
+	"bytes"
 	"cmp"
 	"container/heap"
 	"context"
@@ -245,10 +246,30 @@ func deletes(c *history.Change) bool {
 func (e *Engine) add(r history.Record, at time.Time) {
 	e.now = max(e.now, at.Sub(e.start))
 	if c := r.Change; c != nil {
-		c.Old, c.New = e.redactor.Object(c.Old), e.redactor.Object(c.New)
+		c.Old, c.New = e.conceal(e.redactor.Object(c.Old)), e.conceal(e.redactor.Object(c.New))
 		e.introduce(r)
 	}
 	e.recorder.Add(r)
+}
+
+// conceal takes the run's token out of an object: the ControllerConfig and the Jobs of builds have it in the address of their
+// proxy.
+func (e *Engine) conceal(o *unstructured.Unstructured) *unstructured.Unstructured {
+	if o == nil || e.token == "" {
+		return o
+	}
+	text, err := o.MarshalJSON()
+	if err == nil && !bytes.Contains(text, []byte(e.token)) {
+		return o
+	}
+	clean := &unstructured.Unstructured{}
+	if err == nil {
+		err = clean.UnmarshalJSON(bytes.ReplaceAll(text, []byte(e.token), []byte("redacted")))
+	}
+	if err != nil {
+		e.cancel(fmt.Errorf("conceal the run's token in %s %s: %w", o.GetKind(), o.GetName(), err))
+	}
+	return clean
 }
 
 // introduce adds the state before, where an object was there before the history began: each object's records begin with the
