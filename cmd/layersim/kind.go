@@ -131,15 +131,12 @@ func (b *onKind) up(ctx context.Context) error {
 }
 
 func (b *onKind) run(ctx context.Context, _ int, s *scenario.Scenario, o run.Options, wall func() time.Duration) *report.Result {
-	errored := func(err error) *report.Result {
-		return &report.Result{Name: s.Name, File: s.Pos.File, Scenario: s, Verdict: report.Errored, Failures: []report.Failure{}, Err: err}
-	}
 	if err := b.up(ctx); err != nil {
-		return errored(err)
+		return report.NewResult(s, report.Errored, err)
 	}
 	logs, err := logsOf(b.logs, s.Name)
 	if err != nil {
-		return errored(err)
+		return report.NewResult(s, report.Errored, err)
 	}
 	done := func() error { return nil }
 	result := run.On(ctx, func(t scenario.Topology, co cluster.Options) (c *cluster.Cluster, err error) {

@@ -116,12 +116,9 @@ func (*onEnvtest) capabilities() []string { return live.Capabilities }
 func (*onEnvtest) parallel() int { return 2 * runtime.GOMAXPROCS(0) }
 
 func (b *onEnvtest) run(ctx context.Context, slot int, s *scenario.Scenario, o run.Options, wall func() time.Duration) *report.Result {
-	errored := func(err error) *report.Result {
-		return &report.Result{Name: s.Name, File: s.Pos.File, Scenario: s, Verdict: report.Errored, Failures: []report.Failure{}, Err: err}
-	}
 	plane, err := b.take(ctx, slot)
 	if err != nil {
-		return errored(err)
+		return report.NewResult(s, report.Errored, err)
 	}
 	done := func() error { return nil }
 	result := run.On(ctx, func(t scenario.Topology, co cluster.Options) (c *cluster.Cluster, err error) {

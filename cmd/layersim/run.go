@@ -175,7 +175,7 @@ func (f *runFlags) one(ctx context.Context, backends []backend, slot int, s *sce
 		shown.begin(where)
 		var result *report.Result
 		if err := run.Lacks(s, b.name(), b.capabilities()); err != nil {
-			result = &report.Result{Name: s.Name, File: s.Pos.File, Scenario: s, Verdict: report.Skipped, Failures: []report.Failure{}, Err: err}
+			result = report.NewResult(s, report.Skipped, err)
 		} else {
 			result = b.run(ctx, slot, s, run.Options{Seed: f.seed, Release: f.release}, wall)
 		}

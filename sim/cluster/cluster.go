@@ -537,7 +537,7 @@ func (c *Cluster) power(on bool) func(string) {
 // setAccount makes an account of the registry with a new password.
 func (c *Cluster) setAccount(a scenario.Account) {
 	c.serial++
-	account := registry.Account{Name: a.Name, Password: fmt.Sprintf("%s-%x", a.Name, c.Engine.Source(fmt.Sprint("password ", c.serial)).Uint64()),
+	account := registry.Account{Name: a.Name, Password: fmt.Sprintf("%s-%x", a.Name, world.Source(c.Recorder.History.Header.Seed, fmt.Sprint("password ", c.serial)).Uint64()),
 		Pull: a.Pull, Push: a.Push}
 	if c.password != nil {
 		c.password(account.Password)

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"errors"
-	"math/rand/v2"
 	"net/http"
 	"time"
 
@@ -26,8 +25,6 @@ var ErrBroken = errors.New("the cluster broke")
 type Engine interface {
 	// Name is the cluster's kind: "sim", "envtest".
 	Name() string
-	// Capabilities are what scenarios may ask for by needs.
-	Capabilities() []string
 	Timing() Timing
 	// Clock tells the time that the world lives by. It may be asked by anybody at any time.
 	Clock() clock.PassiveClock
@@ -35,8 +32,6 @@ type Engine interface {
 	Elapsed() time.Duration
 	// Revision is the API server's newest revision.
 	Revision() int64
-	// Source returns a seeded source of its own for name.
-	Source(name string) *rand.Rand
 
 	// Open connects the engine with the cluster that is being put together, before anything is started.
 	Open(*Cluster) error

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"errors"
-	"math/rand/v2"
 	"net/http"
 	"time"
 
@@ -58,13 +57,10 @@ type simulated struct {
 }
 
 func (s *simulated) Name() string              { return "sim" }
-func (s *simulated) Capabilities() []string    { return Capabilities }
 func (s *simulated) Timing() Timing            { return Timing{Speed: 1, Quiet: Quiet, BringUp: Quiet} }
 func (s *simulated) Clock() clock.PassiveClock { return s.clock }
 func (s *simulated) Elapsed() time.Duration    { return s.clock.Elapsed() }
 func (s *simulated) Revision() int64           { return s.store.Revision() }
-
-func (s *simulated) Source(name string) *rand.Rand { return s.world.Source(name) }
 
 func (s *simulated) Open(c *Cluster) error {
 	s.recorder = c.Recorder

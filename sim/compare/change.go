@@ -68,8 +68,8 @@ func (r *reader) osConfig(c *history.Change) {
 		r.add(m)
 	}
 	annotation := func(key string) (string, bool) {
-		is := value(c.New, "metadata", "annotations", key)
-		return is, is != value(c.Old, "metadata", "annotations", key)
+		is := history.Text(c.New, "metadata", "annotations", key)
+		return is, is != history.Text(c.Old, "metadata", "annotations", key)
 	}
 	m.what = ""
 	if v, changed := annotation(layering.Rebuild); changed {
@@ -89,7 +89,7 @@ func (r *reader) osConfig(c *history.Change) {
 		}
 		r.add(m)
 	}
-	if image := value(c.New, "status", "currentImagePullSpec"); image != value(c.Old, "status", "currentImagePullSpec") {
+	if image := history.Text(c.New, "status", "currentImagePullSpec"); image != history.Text(c.Old, "status", "currentImagePullSpec") {
 		m.Track, m.Text, m.what = "image for nodes", r.image(image), configImage
 		if image != "" {
 			m.on.image = m.Text
@@ -101,7 +101,7 @@ func (r *reader) osConfig(c *history.Change) {
 
 // conditions adds the status of each condition as a level. A condition that is missing is false.
 func (r *reader) conditions(subject string, o *unstructured.Unstructured) {
-	for _, c := range items(o, "status", "conditions") {
+	for _, c := range history.Items(o, "status", "conditions") {
 		kind, _ := c["type"].(string)
 		status, _ := c["status"].(string)
 		if _, had := r.last[track{subject, kind}]; !had && !r.beginning {
@@ -130,7 +130,7 @@ func (r *reader) osBuild(c *history.Change) {
 		return
 	}
 	var holding []string
-	for _, condition := range items(c.New, "status", "conditions") {
+	for _, condition := range history.Items(c.New, "status", "conditions") {
 		if kind, _ := condition["type"].(string); condition["status"] == "True" {
 			holding = append(holding, kind)
 		}
@@ -149,18 +149,18 @@ func (r *reader) osBuild(c *history.Change) {
 		w = buildFailed
 	}
 	on.image = "image of " + build
-	if image := value(c.New, "status", "digestedImagePushSpec"); image != "" {
+	if image := history.Text(c.New, "status", "digestedImagePushSpec"); image != "" {
 		r.report(image, build)
 		on.image = r.image(image)
 	}
 	r.level(subject, "conditions", text, c.Name, w, on)
-	if image := value(c.New, "status", "digestedImagePushSpec"); image != value(c.Old, "status", "digestedImagePushSpec") {
+	if image := history.Text(c.New, "status", "digestedImagePushSpec"); image != history.Text(c.Old, "status", "digestedImagePushSpec") {
 		r.add(Milestone{Subject: subject, Track: "image", Text: r.image(image), Object: c.Name, on: on})
 	}
 }
 
 func (r *reader) osBuildImage(c *history.Change) {
-	if image := value(c.New, "status", "digestedImagePushSpec"); image != "" {
+	if image := history.Text(c.New, "status", "digestedImagePushSpec"); image != "" {
 		r.report(image, r.build(c.Name))
 	}
 }
@@ -185,7 +185,7 @@ func (r *reader) job(c *history.Change) {
 		return // whether a pod that is killed with its Job is counted before the Job is gone is a race
 	}
 	for _, field := range []string{"failed", "succeeded"} {
-		was, is := number(c.Old, "status", field), number(c.New, "status", field)
+		was, is := history.Number(c.Old, "status", field), history.Number(c.New, "status", field)
 		for n := was + 1; n <= is; n++ {
 			m.Track, m.Text, m.what = "pods that "+field, strconv.FormatInt(n, 10), ""
 			if field == "failed" {
@@ -222,8 +222,8 @@ func (r *reader) pod(c *history.Change) {
 		}
 		r.add(m)
 	}
-	phase := value(c.New, "status", "phase")
-	if phase == "" || phase == "Pending" || phase == value(c.Old, "status", "phase") {
+	phase := history.Text(c.New, "status", "phase")
+	if phase == "" || phase == "Pending" || phase == history.Text(c.Old, "status", "phase") {
 		return
 	}
 	m.Text, m.what = phase, ""
@@ -248,7 +248,7 @@ func (r *reader) buildObject(c *history.Change) {
 	o := either(c)
 	name := label(o, layering.OSBuild)
 	if name == "" {
-		name = value(o, "metadata", "annotations", layering.OSBuild)
+		name = history.Text(o, "metadata", "annotations", layering.OSBuild)
 	}
 	n := slices.IndexFunc(prefixes, func(p string) bool { return c.Name == p+name })
 	if n < 0 || name == "" {
@@ -270,7 +270,7 @@ func (r *reader) buildObject(c *history.Change) {
 	}
 	r.add(m)
 	if digest && m.Text == "created" {
-		r.report(value(c.New, "data", "digest"), build)
+		r.report(history.Text(c.New, "data", "digest"), build)
 	}
 }
 
@@ -299,7 +299,7 @@ func (r *reader) pool(c *history.Change) {
 func (r *reader) poolLevels(o *unstructured.Unstructured) {
 	subject, name := "machineconfigpool "+o.GetName(), o.GetName()
 	for _, side := range []string{"spec", "status"} {
-		config := value(o, side, "configuration", "name")
+		config := history.Text(o, side, "configuration", "name")
 		w := what("")
 		if side == "spec" {
 			w = poolConfig
@@ -307,7 +307,7 @@ func (r *reader) poolLevels(o *unstructured.Unstructured) {
 		r.level(subject, "configuration in "+side, r.config(config), name, w, link{pool: name})
 	}
 	for _, field := range counts {
-		r.level(subject, field, strconv.FormatInt(number(o, "status", field), 10), name, "", link{})
+		r.level(subject, field, strconv.FormatInt(history.Number(o, "status", field), 10), name, "", link{})
 	}
 	r.conditions(subject, o)
 }
@@ -336,8 +336,8 @@ func (r *reader) node(c *history.Change) {
 		}
 	}
 	annotation := func(key string) (string, bool) {
-		is := value(c.New, "metadata", "annotations", key)
-		return is, is != value(c.Old, "metadata", "annotations", key)
+		is := history.Text(c.New, "metadata", "annotations", key)
+		return is, is != history.Text(c.Old, "metadata", "annotations", key)
 	}
 	config, newConfig := annotation(layering.DesiredConfig)
 	image, newImage := annotation(layering.DesiredImage)
@@ -428,7 +428,7 @@ func (r *reader) infrastructure(c *history.Change) {
 	if m.Text = life(c); m.Text == "created" || m.Text == "gone" {
 		r.add(m)
 	}
-	if phase := value(c.New, "status", "phase"); phase != "" {
+	if phase := history.Text(c.New, "status", "phase"); phase != "" {
 		r.level(m.Subject, "phase", phase, c.Name, "", link{})
 	}
 }
@@ -465,59 +465,17 @@ func roles(o *unstructured.Unstructured) string {
 }
 
 func label(o *unstructured.Unstructured, key string) string {
-	return value(o, "metadata", "labels", key)
-}
-
-// field returns a field of an object, nil if it isn't there. It shares memory with the object.
-func field(o *unstructured.Unstructured, path ...string) any {
-	if o == nil {
-		return nil
-	}
-	var at any = o.Object
-	for _, name := range path {
-		m, ok := at.(map[string]any)
-		if !ok {
-			return nil
-		}
-		at = m[name]
-	}
-	return at
-}
-
-func value(o *unstructured.Unstructured, path ...string) string {
-	s, _ := field(o, path...).(string)
-	return s
+	return history.Text(o, "metadata", "labels", key)
 }
 
 func flag(o *unstructured.Unstructured, path ...string) bool {
-	b, _ := field(o, path...).(bool)
+	b, _ := history.Field(o, path...).(bool)
 	return b
-}
-
-func number(o *unstructured.Unstructured, path ...string) int64 {
-	switch n := field(o, path...).(type) {
-	case int64:
-		return n
-	case float64:
-		return int64(n)
-	}
-	return 0
-}
-
-func items(o *unstructured.Unstructured, path ...string) []map[string]any {
-	list, _ := field(o, path...).([]any)
-	found := make([]map[string]any, 0, len(list))
-	for _, v := range list {
-		if m, ok := v.(map[string]any); ok {
-			found = append(found, m)
-		}
-	}
-	return found
 }
 
 // condition tells whether a condition is true.
 func condition(o *unstructured.Unstructured, kind string) bool {
-	for _, c := range items(o, "status", "conditions") {
+	for _, c := range history.Items(o, "status", "conditions") {
 		if c["type"] == kind {
 			return c["status"] == "True"
 		}

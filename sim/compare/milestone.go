@@ -160,7 +160,7 @@ func (r *reader) begin() {
 			r.poolLevels(o)
 		case "Node":
 			r.nodes[key.name] = &node{group: group(o)}
-			r.config(value(o, "metadata", "annotations", layering.CurrentConfig))
+			r.config(history.Text(o, "metadata", "annotations", layering.CurrentConfig))
 		case "MachineOSConfig":
 			r.conditions("machineosconfig "+key.name, o)
 		}
@@ -297,7 +297,7 @@ func (r *reader) used(image string) bool {
 			continue
 		}
 		for _, annotation := range []string{layering.CurrentImage, layering.DesiredImage} {
-			if ref := value(o, "metadata", "annotations", annotation); ref != "" && r.image(ref) == image {
+			if ref := history.Text(o, "metadata", "annotations", annotation); ref != "" && r.image(ref) == image {
 				return true
 			}
 		}

@@ -227,7 +227,7 @@ func (p *painter) pool(r *history.Record, at time.Duration) {
 		return
 	}
 	is := truths(r.Change.New)
-	paused, _ := value(r.Change.New, "spec", "paused").(bool)
+	paused, _ := history.Field(r.Change.New, "spec", "paused").(bool)
 	state, label := "unknown", "neither updated nor updating"
 	switch {
 	case is["Degraded"] || is["NodeDegraded"] || is["RenderDegraded"]:
@@ -247,7 +247,7 @@ func (p *painter) pool(r *history.Record, at time.Duration) {
 // truths are the conditions that are true.
 func truths(o *unstructured.Unstructured) map[string]bool {
 	is := map[string]bool{}
-	for _, c := range items(o, "status", "conditions") {
+	for _, c := range history.Items(o, "status", "conditions") {
 		if kind, ok := c["type"].(string); ok && c["status"] == "True" {
 			is[kind] = true
 		}
@@ -290,7 +290,7 @@ func (p *painter) pod(r *history.Record, at time.Duration) {
 		p.pods[build] = l
 	}
 	p.of[c.Name] = l
-	phase := text(c.New, "status", "phase")
+	phase := history.Text(c.New, "status", "phase")
 	run, isRunning := p.running[c.Name]
 	end := func(state string) {
 		if isRunning {

@@ -48,6 +48,11 @@ type Result struct {
 	Err error `json:"-"`
 }
 
+// NewResult returns the outcome of a scenario that has not been run, and why; err may be nil where it is about to be.
+func NewResult(s *scenario.Scenario, verdict string, err error) *Result {
+	return &Result{Name: s.Name, File: s.Pos.File, Scenario: s, Verdict: verdict, Failures: []Failure{}, Err: err}
+}
+
 // Suite is the outcome of a run of scenarios. Its JSON form is the CLI's --json.
 type Suite struct {
 	Cluster   string    `json:"cluster"`

@@ -371,14 +371,14 @@ func change(e *Entry, c *history.Change) {
 	case "MachineSet":
 		e.Kind = KindMachine
 		facts = life(c)
-		before, after := number(c.Old, "spec", "replicas"), number(c.New, "spec", "replicas")
+		before, after := history.Number(c.Old, "spec", "replicas"), history.Number(c.New, "spec", "replicas")
 		if c.Old != nil && c.New != nil && before != after {
 			facts = append(facts, fmt.Sprintf("scaled from %d to %d", before, after))
 		}
 	case "Machine":
 		e.Kind = KindMachine
 		facts = life(c)
-		if phase := text(c.New, "status", "phase"); phase != text(c.Old, "status", "phase") {
+		if phase := history.Text(c.New, "status", "phase"); phase != history.Text(c.Old, "status", "phase") {
 			facts = append(facts, "phase "+phase)
 		}
 	case "MachineConfig":
@@ -433,7 +433,7 @@ func config(e *Entry, c *history.Change) []string {
 	if b := after[layering.CurrentBuild]; b != old[layering.CurrentBuild] {
 		facts = append(facts, or("current build "+b, "no current build", b))
 	}
-	if image := text(c.New, "status", "currentImagePullSpec"); image != text(c.Old, "status", "currentImagePullSpec") {
+	if image := history.Text(c.New, "status", "currentImagePullSpec"); image != history.Text(c.Old, "status", "currentImagePullSpec") {
 		facts = append(facts, or("image for nodes "+imageName(image, ""), "no image for nodes", image))
 		e.Tone = Good
 	}
@@ -450,7 +450,7 @@ func or(yes, no, value string) string {
 
 func build(e *Entry, c *history.Change) []string {
 	facts := append(life(c), flips(e, c)...)
-	if image := text(c.New, "status", "digestedImagePushSpec"); image != text(c.Old, "status", "digestedImagePushSpec") && image != "" {
+	if image := history.Text(c.New, "status", "digestedImagePushSpec"); image != history.Text(c.Old, "status", "digestedImagePushSpec") && image != "" {
 		facts = append(facts, "image "+imageName(image, ""))
 	}
 	return facts
@@ -461,8 +461,8 @@ func job(e *Entry, c *history.Change) []string {
 	var counts []string
 	moved := false
 	for _, name := range []string{"active", "succeeded", "failed"} {
-		n := number(c.New, "status", name)
-		moved = moved || n != number(c.Old, "status", name)
+		n := history.Number(c.New, "status", name)
+		moved = moved || n != history.Number(c.Old, "status", name)
 		if n > 0 {
 			counts = append(counts, fmt.Sprintf("%d %s", n, name))
 		}
@@ -495,13 +495,13 @@ func pod(e *Entry, c *history.Change) []string {
 			return nil
 		}
 		e.Kind = KindNode
-		e.Subject = "node/" + text(either(c), "spec", "nodeName")
+		e.Subject = "node/" + history.Text(either(c), "spec", "nodeName")
 		e.again = true
 		return []string{"pod " + c.Name + " evicted"}
 	}
 	facts := life(c)
-	phase := text(c.New, "status", "phase")
-	if phase != "" && phase != text(c.Old, "status", "phase") {
+	phase := history.Text(c.New, "status", "phase")
+	if phase != "" && phase != history.Text(c.Old, "status", "phase") {
 		facts = append(facts, phase)
 		switch phase {
 		case "Failed":
@@ -510,7 +510,7 @@ func pod(e *Entry, c *history.Change) []string {
 			e.Tone = Good
 		}
 	}
-	if node := text(c.New, "spec", "nodeName"); node != text(c.Old, "spec", "nodeName") && node != "" {
+	if node := history.Text(c.New, "spec", "nodeName"); node != history.Text(c.Old, "spec", "nodeName") && node != "" {
 		facts = append(facts, "on node "+node)
 	}
 	if n, of := readyContainers(c.New); of > 0 {
@@ -518,14 +518,14 @@ func pod(e *Entry, c *history.Change) []string {
 			facts = append(facts, fmt.Sprintf("%d/%d ready", n, of))
 		}
 	}
-	if reason := text(c.New, "status", "reason"); reason != "" && reason != text(c.Old, "status", "reason") {
-		facts = append(facts, join(reason, text(c.New, "status", "message")))
+	if reason := history.Text(c.New, "status", "reason"); reason != "" && reason != history.Text(c.Old, "status", "reason") {
+		facts = append(facts, join(reason, history.Text(c.New, "status", "message")))
 	}
 	return facts
 }
 
 func readyContainers(o *unstructured.Unstructured) (n, of int) {
-	for _, s := range items(o, "status", "containerStatuses") {
+	for _, s := range history.Items(o, "status", "containerStatuses") {
 		of++
 		if ready, _ := s["ready"].(bool); ready {
 			n++
@@ -539,32 +539,32 @@ func pool(e *Entry, c *history.Change) []string {
 	if c.New == nil {
 		return facts
 	}
-	was, _ := value(c.Old, "spec", "paused").(bool)
-	is, _ := value(c.New, "spec", "paused").(bool)
+	was, _ := history.Field(c.Old, "spec", "paused").(bool)
+	is, _ := history.Field(c.New, "spec", "paused").(bool)
 	switch {
 	case is && !was:
 		facts, e.Tone = append(facts, "paused"), Warn
 	case was && !is:
 		facts, e.Tone = append(facts, "unpaused"), Good
 	}
-	if name := text(c.New, "spec", "configuration", "name"); name != text(c.Old, "spec", "configuration", "name") {
+	if name := history.Text(c.New, "spec", "configuration", "name"); name != history.Text(c.Old, "spec", "configuration", "name") {
 		facts = append(facts, "wants "+name)
 	}
-	if name := text(c.New, "status", "configuration", "name"); name != text(c.Old, "status", "configuration", "name") {
+	if name := history.Text(c.New, "status", "configuration", "name"); name != history.Text(c.Old, "status", "configuration", "name") {
 		facts = append(facts, "has "+name)
 	}
 	facts = append(facts, flips(e, c)...)
 	moved := false
 	for _, name := range []string{"machineCount", "updatedMachineCount", "readyMachineCount", "unavailableMachineCount", "degradedMachineCount"} {
-		moved = moved || number(c.Old, "status", name) != number(c.New, "status", name)
+		moved = moved || history.Number(c.Old, "status", name) != history.Number(c.New, "status", name)
 	}
 	if moved {
-		counts := fmt.Sprintf("%d of %d updated, %d ready", number(c.New, "status", "updatedMachineCount"),
-			number(c.New, "status", "machineCount"), number(c.New, "status", "readyMachineCount"))
-		if n := number(c.New, "status", "unavailableMachineCount"); n > 0 {
+		counts := fmt.Sprintf("%d of %d updated, %d ready", history.Number(c.New, "status", "updatedMachineCount"),
+			history.Number(c.New, "status", "machineCount"), history.Number(c.New, "status", "readyMachineCount"))
+		if n := history.Number(c.New, "status", "unavailableMachineCount"); n > 0 {
 			counts += fmt.Sprintf(", %d unavailable", n)
 		}
-		if n := number(c.New, "status", "degradedMachineCount"); n > 0 {
+		if n := history.Number(c.New, "status", "degradedMachineCount"); n > 0 {
 			counts += fmt.Sprintf(", %d degraded", n)
 		}
 		facts = append(facts, counts)
@@ -598,8 +598,8 @@ func node(e *Entry, c *history.Change) []string {
 		verb, _, _ := strings.Cut(v, "-")
 		facts = append(facts, or("drained", "uncordon done", strings.TrimPrefix(verb, layering.UncordonVerb)))
 	}
-	was, _ := value(c.Old, "spec", "unschedulable").(bool)
-	is, _ := value(c.New, "spec", "unschedulable").(bool)
+	was, _ := history.Field(c.Old, "spec", "unschedulable").(bool)
+	is, _ := history.Field(c.New, "spec", "unschedulable").(bool)
 	switch {
 	case is && !was:
 		facts = append(facts, "cordoned")
@@ -666,7 +666,7 @@ func annotations(o *unstructured.Unstructured) map[string]string {
 
 // ready is the status of a node's condition Ready; empty if it has none.
 func ready(o *unstructured.Unstructured) string {
-	for _, c := range items(o, "status", "conditions") {
+	for _, c := range history.Items(o, "status", "conditions") {
 		if c["type"] == "Ready" {
 			s, _ := c["status"].(string)
 			if s != "True" {
@@ -680,7 +680,7 @@ func ready(o *unstructured.Unstructured) string {
 
 func taints(o *unstructured.Unstructured) string {
 	var list []string
-	for _, t := range items(o, "spec", "taints") {
+	for _, t := range history.Items(o, "spec", "taints") {
 		list = append(list, fmt.Sprintf("%v:%v", t["key"], t["effect"]))
 	}
 	return strings.Join(list, ", ")
@@ -708,18 +708,18 @@ func data(e *Entry, c *history.Change) []string {
 
 // warning tells a Kubernetes event of type Warning.
 func warning(e *Entry, c *history.Change) {
-	if c.New == nil || text(c.New, "type") != "Warning" {
+	if c.New == nil || history.Text(c.New, "type") != "Warning" {
 		return
 	}
 	about := func(field string) string {
-		if kind := text(c.New, field, "kind"); kind != "" {
-			return subject(kind, text(c.New, field, "name"))
+		if kind := history.Text(c.New, field, "kind"); kind != "" {
+			return subject(kind, history.Text(c.New, field, "name"))
 		}
 		return ""
 	}
 	e.Kind, e.Tone, e.again = KindEvent, Warn, true
 	e.Subject = about("regarding") + about("involvedObject")
-	e.Text = join("Warning "+text(c.New, "reason"), text(c.New, "note")+text(c.New, "message"))
+	e.Text = join("Warning "+history.Text(c.New, "reason"), history.Text(c.New, "note")+history.Text(c.New, "message"))
 }
 
 // condition of an object.
@@ -727,7 +727,7 @@ type condition struct{ kind, status, reason, message string }
 
 func conditions(o *unstructured.Unstructured) []condition {
 	var list []condition
-	for _, c := range items(o, "status", "conditions") {
+	for _, c := range history.Items(o, "status", "conditions") {
 		s := func(field string) string { v, _ := c[field].(string); return v }
 		list = append(list, condition{s("type"), s("status"), s("reason"), s("message")})
 	}
@@ -779,53 +779,9 @@ func flips(e *Entry, c *history.Change) []string {
 	return append(yes, no...)
 }
 
-// value returns a field of an object, nil if it isn't there. It shares memory with the object.
-func value(o *unstructured.Unstructured, path ...string) any {
-	if o == nil {
-		return nil
-	}
-	var at any = o.Object
-	for _, name := range path {
-		m, ok := at.(map[string]any)
-		if !ok {
-			return nil
-		}
-		at = m[name]
-	}
-	return at
-}
-
-func text(o *unstructured.Unstructured, path ...string) string {
-	s, _ := value(o, path...).(string)
-	return s
-}
-
 func object(o *unstructured.Unstructured, path ...string) map[string]any {
-	m, _ := value(o, path...).(map[string]any)
+	m, _ := history.Field(o, path...).(map[string]any)
 	return m
-}
-
-func number(o *unstructured.Unstructured, path ...string) int64 {
-	switch n := value(o, path...).(type) {
-	case int64:
-		return n
-	case float64:
-		return int64(n)
-	case int:
-		return int64(n)
-	}
-	return 0
-}
-
-func items(o *unstructured.Unstructured, path ...string) []map[string]any {
-	list, _ := value(o, path...).([]any)
-	maps := make([]map[string]any, 0, len(list))
-	for _, v := range list {
-		if m, ok := v.(map[string]any); ok {
-			maps = append(maps, m)
-		}
-	}
-	return maps
 }
 
 // differing names the fields in which two maps differ, sorted.

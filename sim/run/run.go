@@ -67,14 +67,14 @@ func Lacks(s *scenario.Scenario, name string, capabilities []string) error {
 // knows only virtual time; nil leaves WallSeconds zero.
 func Scenario(ctx context.Context, s *scenario.Scenario, o Options, wall func() time.Duration) *report.Result {
 	if err := Lacks(s, "the simulated cluster", cluster.Capabilities); err != nil {
-		return &report.Result{Name: s.Name, File: s.Pos.File, Verdict: report.Skipped, Scenario: s, Failures: []report.Failure{}, Err: err}
+		return report.NewResult(s, report.Skipped, err)
 	}
 	return On(ctx, Simulated(o.Lag), s, o, wall)
 }
 
 // On runs a scenario on a cluster that is made for it.
 func On(ctx context.Context, makeCluster Maker, s *scenario.Scenario, o Options, wall func() time.Duration) *report.Result {
-	result := &report.Result{Name: s.Name, File: s.Pos.File, Verdict: report.Errored, Scenario: s, Failures: []report.Failure{}}
+	result := report.NewResult(s, report.Errored, nil)
 	if wall != nil {
 		start := wall()
 		defer func() { result.WallSeconds = (wall() - start).Seconds() }()

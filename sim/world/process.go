@@ -226,7 +226,7 @@ func (i *instance) start() error {
 		Client:   cached,
 		Live:     live,
 		Clock:    w.Clock,
-		Rand:     w.Source(i.replica.identity + "/" + name),
+		Rand:     Source(w.Seed, i.replica.identity+"/"+name),
 		Recorder: newRecorder(w, name),
 	})
 	if err != nil {

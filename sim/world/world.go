@@ -126,11 +126,11 @@ func New(o Options) *World {
 	return w
 }
 
-// Source returns a seeded source of its own for name, so that one component's use of randomness doesn't shift another's.
-func (w *World) Source(name string) *rand.Rand {
+// Source returns a seeded source of its own for name, so that one user's draws don't shift another's.
+func Source(seed uint64, name string) *rand.Rand {
 	h := fnv.New64a()
 	h.Write([]byte(name)) // a hash never fails to write
-	return rand.New(rand.NewPCG(w.Seed, h.Sum64()))
+	return rand.New(rand.NewPCG(seed, h.Sum64()))
 }
 
 // Counters of work done: steps of the loop and reconciles.

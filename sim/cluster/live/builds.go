@@ -21,11 +21,9 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
-	"k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/yaml"
 
 	"github.com/layersim/layersim/controllers/layering"
@@ -113,26 +111,12 @@ func (b *builds) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // watch follows the build pods until the run is over.
 func (b *builds) watch(ctx context.Context) {
-	saw := func(object any) {
-		if pod, ok := object.(*corev1.Pod); ok && builder.IsBuildPod(pod) {
+	saw := func(pod *corev1.Pod) {
+		if builder.IsBuildPod(pod) {
 			b.saw(ctx, pod)
 		}
 	}
-	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: cache.NewListWatchFromClient(b.core.RESTClient(), "pods", layering.Namespace, fields.Everything()),
-		ObjectType:    &corev1.Pod{},
-		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc:    saw,
-			UpdateFunc: func(_, pod any) { saw(pod) },
-			DeleteFunc: func(object any) {
-				if last, ok := object.(cache.DeletedFinalStateUnknown); ok {
-					object = last.Obj
-				}
-				saw(object)
-			},
-		},
-	})
-	informer.RunWithContext(ctx)
+	followPods(ctx, b.core, layering.Namespace, "", saw, saw)
 }
 
 // container is one that runs, or has ended.

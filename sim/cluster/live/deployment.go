@@ -217,27 +217,28 @@ func (d *deployed) tell(err error) {
 
 // watch follows the pods of this life until it is over.
 func (d *deployed) watch(ctx context.Context, core corev1client.CoreV1Interface) {
-	saw := func(object any) {
+	followPods(ctx, core, d.manifest.Namespace, incarnationLabel+"="+d.id, func(pod *corev1.Pod) { d.saw(ctx, pod) }, d.gone)
+}
+
+// followPods tells of the pods with some labels until the context ends: as they are, and of each whose end was seen or missed
+// how it was last.
+func followPods(ctx context.Context, core corev1client.CoreV1Interface, namespace, labels string, saw, gone func(*corev1.Pod)) {
+	tell := func(to func(*corev1.Pod), object any) {
+		if last, ok := object.(cache.DeletedFinalStateUnknown); ok {
+			object = last.Obj
+		}
 		if pod, ok := object.(*corev1.Pod); ok {
-			d.saw(ctx, pod)
+			to(pod)
 		}
 	}
 	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: cache.NewFilteredListWatchFromClient(core.RESTClient(), "pods", d.manifest.Namespace, func(o *metav1.ListOptions) {
-			o.LabelSelector = incarnationLabel + "=" + d.id
-		}),
+		ListerWatcher: cache.NewFilteredListWatchFromClient(core.RESTClient(), "pods", namespace,
+			func(o *metav1.ListOptions) { o.LabelSelector = labels }),
 		ObjectType: &corev1.Pod{},
 		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc:    saw,
-			UpdateFunc: func(_, pod any) { saw(pod) },
-			DeleteFunc: func(object any) {
-				if last, ok := object.(cache.DeletedFinalStateUnknown); ok {
-					object = last.Obj
-				}
-				if pod, ok := object.(*corev1.Pod); ok {
-					d.gone(pod)
-				}
-			},
+			AddFunc:    func(pod any) { tell(saw, pod) },
+			UpdateFunc: func(_, pod any) { tell(saw, pod) },
+			DeleteFunc: func(pod any) { tell(gone, pod) },
 		},
 	})
 	informer.RunWithContext(ctx)

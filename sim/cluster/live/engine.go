@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
-	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
@@ -47,8 +45,6 @@ type Options struct {
 	BuildImage, BuildNodes string
 	// Address is the one of this machine at which pods reach this process; default 127.0.0.1, for none do.
 	Address string
-	// Capabilities that this cluster has beside those of all.
-	Capabilities []string
 	// Program, where not nil, says how to run a process outside of this one; nil for one that is run here.
 	Program func(process string) *Program
 	// Deployment, where not nil, is how the bundled controllers are run in the cluster. It comes before Program.
@@ -90,8 +86,6 @@ type Engine struct {
 type faults interface {
 	Before(*store.Request) error
 	After(*store.Request, error) error
-	Reach(*http.Request, string) error
-	Answer(*http.Request, string) *http.Response
 }
 
 type timer struct {
@@ -152,11 +146,6 @@ func (e *Engine) Close() error {
 // Name implements [cluster.Engine], as do the methods that follow.
 func (e *Engine) Name() string { return e.Options.Name }
 
-// Capabilities implements [cluster.Engine].
-func (e *Engine) Capabilities() []string {
-	return append(slices.Clone(Capabilities), e.Options.Capabilities...)
-}
-
 // Timing implements [cluster.Engine].
 func (e *Engine) Timing() cluster.Timing {
 	return cluster.Timing{Speed: e.Speed, Patience: Patience, Quiet: Quiet, BringUp: BringUp}
@@ -167,13 +156,6 @@ func (e *Engine) Clock() clock.PassiveClock { return clock.RealClock{} }
 
 // Elapsed implements [cluster.Engine].
 func (e *Engine) Elapsed() time.Duration { return time.Since(e.start) }
-
-// Source implements [cluster.Engine].
-func (e *Engine) Source(name string) *rand.Rand {
-	h := fnv.New64a()
-	h.Write([]byte(name)) // a hash never fails to write
-	return rand.New(rand.NewPCG(e.Seed, h.Sum64()))
-}
 
 // Open implements [cluster.Engine]: from now on it watches all kinds.
 func (e *Engine) Open(c *cluster.Cluster) error {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/layersim/layersim/controllers/layering"
@@ -124,20 +124,17 @@ func tail(file string) string {
 
 // release deletes the lease that a killed program held.
 func (p *process) release() {
-	lease := &coordinationv1.Lease{}
+	var lease client.ObjectKey
 	switch {
 	case p.deployment != nil:
-		lease.Namespace, lease.Name = layering.Namespace, p.name
+		lease = client.ObjectKey{Namespace: layering.Namespace, Name: p.name}
 	case p.program != nil && p.program.Lease.Name != "":
-		lease.Namespace, lease.Name = p.program.Lease.Namespace, p.program.Lease.Name
+		lease = p.program.Lease
 	default:
 		return
 	}
-	c, err := client.New(p.engine.Server.proxy.Admit("layersim").Config(), client.Options{
-		Scheme: p.engine.scheme, Mapper: p.engine.Server.mapper, HTTPClient: http.DefaultClient})
-	if err == nil {
-		err = c.Delete(p.engine.ctx, lease)
-	}
+	leases := p.engine.Server.dynamic.Resource(coordinationv1.SchemeGroupVersion.WithResource("leases")).Namespace(lease.Namespace)
+	err := leases.Delete(p.engine.ctx, lease.Name, metav1.DeleteOptions{})
 	if client.IgnoreNotFound(err) != nil && p.engine.ctx.Err() == nil {
 		p.engine.cancel(fmt.Errorf("delete the lease of %s: %w", p.name, err))
 	}

@@ -124,7 +124,7 @@ func (e *Engine) wrote(w proxy.Write) {
 	defer e.mu.Unlock()
 	e.last[objectKey(r.GVK, r.Namespace, r.Name)] = w
 	number, err := strconv.ParseInt(w.ResourceVersion, 10, 64)
-	if err != nil || number <= e.revision || !e.follows(r.GVK) {
+	if err != nil || number <= e.revision || !e.Server.followed[r.GVK] {
 		return // nothing was changed, or nobody looks
 	}
 	if _, known := e.authors[number]; !known {
@@ -133,16 +133,6 @@ func (e *Engine) wrote(w proxy.Write) {
 	if !e.arrived[number] {
 		e.awaited[number] = time.Now()
 	}
-}
-
-// follows reports whether a kind is watched.
-func (e *Engine) follows(gvk schema.GroupVersionKind) bool {
-	for _, gvr := range e.Server.watched {
-		if kind := e.Server.kinds[gvr]; kind == gvk {
-			return true
-		}
-	}
-	return false
 }
 
 func objectKey(gvk schema.GroupVersionKind, namespace, name string) string {

@@ -35,6 +35,7 @@ type Server struct {
 	mapper   meta.RESTMapper
 	kinds    map[schema.GroupVersionResource]schema.GroupVersionKind
 	watched  []schema.GroupVersionResource
+	followed map[schema.GroupVersionKind]bool // the kinds of watched
 	baseline map[types.UID]bool
 	// manifests are the Deployments of the bundled controllers, by name.
 	manifests map[string]*unstructured.Unstructured
@@ -83,6 +84,10 @@ func NewServer(config *rest.Config) (*Server, error) {
 		}
 	}
 	slices.SortFunc(s.watched, func(a, b schema.GroupVersionResource) int { return strings.Compare(a.String(), b.String()) })
+	s.followed = map[schema.GroupVersionKind]bool{}
+	for _, gvr := range s.watched {
+		s.followed[s.kinds[gvr]] = true
+	}
 	s.proxy, err = proxy.New(proxy.Options{
 		Target: config,
 		Kinds: func(gvr schema.GroupVersionResource) (schema.GroupVersionKind, bool) {
