@@ -10,6 +10,8 @@ import (
 	mcfgv1 "github.com/openshift/api/machineconfiguration/v1"
 	"github.com/openshift/imagebuilder/dockerfile/command"
 	"github.com/openshift/imagebuilder/dockerfile/parser"
+
+	"github.com/layersim/layersim/controllers/layering"
 )
 
 // containerfile is the frame around the user's Containerfile: the stage extract unpacks the rendered MachineConfig, the
@@ -52,18 +54,6 @@ type frame struct {
 	Packages, Kernel []string
 }
 
-// extensionPackages maps the extensions of a MachineConfig to the packages that they stand for.
-var extensionPackages = map[string][]string{
-	"wasm":                 {"crun-wasm"},
-	"ipsec":                {"NetworkManager-libreswan", "libreswan"},
-	"usbguard":             {"usbguard"},
-	"kerberos":             {"krb5-workstation", "libkadm5"},
-	"kernel-devel":         {"kernel-devel", "kernel-headers"},
-	"sandboxed-containers": {"kata-containers"},
-	"sysstat":              {"sysstat"},
-	"two-node-ha":          {"pacemaker", "pcs", "fence-agents-all"},
-}
-
 // kernelPackages maps the kernel types other than the default to the packages that replace the default kernel.
 var kernelPackages = map[string][]string{
 	"realtime": {
@@ -97,7 +87,7 @@ func render(config *mcfgv1.MachineOSConfig, rendered *mcfgv1.MachineConfig, rele
 	}
 	if f.ExtensionsImage != "" {
 		for _, extension := range rendered.Spec.Extensions {
-			packages, known := extensionPackages[extension]
+			packages, known := layering.ExtensionPackages(extension)
 			if !known {
 				return "", fmt.Errorf("machineconfig %s: unknown extension %q", rendered.Name, extension)
 			}

@@ -45,7 +45,8 @@ type Merged struct {
 // that a custom pool's have the last word over those it inherits. Ignition configs are merged in that order, kernel
 // arguments and extensions joined, fips is on if any wants it, and the last kernel type other than the default wins.
 // The OS image is the ControllerConfig's, unless a MachineConfig that no controller generated sets osImageURL; then the
-// last of those wins. The extensions image likewise. The sources aren't changed.
+// last of those wins. The extensions image likewise. An extension or a kernel type that doesn't exist is an error. The sources
+// aren't changed.
 func Merge(sources []mcfgv1.MachineConfig, controller *mcfgv1.ControllerConfig) (*Merged, error) {
 	if len(sources) == 0 {
 		return nil, errors.New("no MachineConfigs found matching selector")
@@ -93,6 +94,13 @@ func Merge(sources []mcfgv1.MachineConfig, controller *mcfgv1.ControllerConfig) 
 		if mc.Spec.BaseOSExtensionsContainerImage != "" {
 			spec.BaseOSExtensionsContainerImage = mc.Spec.BaseOSExtensionsContainerImage
 		}
+	}
+	unknown := slices.DeleteFunc(slices.Clone(spec.Extensions), func(extension string) bool {
+		_, known := layering.ExtensionPackages(extension)
+		return known
+	})
+	if len(unknown) > 0 {
+		return nil, fmt.Errorf("invalid extensions found: %v", unknown)
 	}
 	if spec.KernelType != kernelDefault && slices.Contains(spec.Extensions, "kernel-devel") {
 		return nil, fmt.Errorf("installing kernel-devel extension is not supported with kernelType: %s", spec.KernelType)

@@ -154,6 +154,9 @@ func TestMergeRefuses(t *testing.T) {
 		{"kernel-devel", []mcfgv1.MachineConfig{source("a", "worker", "", func(s *mcfgv1.MachineConfigSpec) {
 			s.KernelType, s.Extensions = "realtime", []string{"kernel-devel"}
 		})}, "kernel-devel extension is not supported"},
+		{"extension", []mcfgv1.MachineConfig{source("a", "worker", "", func(s *mcfgv1.MachineConfigSpec) {
+			s.Extensions = []string{"usbguard", "no-such-extension"}
+		})}, "invalid extensions found: [no-such-extension]"},
 	} {
 		if _, err := render.Merge(tt.sources, controllerConfig()); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
