@@ -149,6 +149,8 @@ type Header struct {
 	Cluster  string    `json:"cluster"`
 	Seed     uint64    `json:"seed"`
 	Start    time.Time `json:"start"` // virtual start on sim
+	// Timing says what times mean where they are not virtual, in a sentence; else it is empty.
+	Timing string `json:"timing,omitempty"`
 }
 
 // History is a run.

@@ -20,6 +20,7 @@ import (
 
 // config is a rendered MachineConfig as a machine sees it. It is shared and never changed.
 type config struct {
+	id      types.UID // what the cache knows it by
 	name    string
 	osImage string
 	files   map[string]string // content by path
@@ -71,7 +72,7 @@ func (c *configCache) parse(mc *mcfgv1.MachineConfig) (*config, error) {
 			return nil, fmt.Errorf("parsing Ignition config of %s failed with error: %w", mc.Name, err)
 		}
 	}
-	parsed := &config{name: mc.Name, osImage: mc.Spec.OSImageURL, files: map[string]string{}}
+	parsed := &config{id: id, name: mc.Name, osImage: mc.Spec.OSImageURL, files: map[string]string{}}
 	for _, f := range ign.Storage.Files {
 		content := ""
 		if f.Contents.Source != nil {

@@ -360,10 +360,11 @@ func (d *daemon) update(ctx context.Context, v *visit, t layering.Target) (recon
 		}
 	}
 	if !applied {
-		v.h.apply(c, t.Image, reboot)
+		more := 0
 		if rebase && t.Image == "" && have.Image != "" {
-			v.h.change(func(h *Host) { h.more = d.fleet.options.RevertReboots - 1 })
+			more = d.fleet.options.RevertReboots - 1
 		}
+		v.h.apply(c, t.Image, reboot, more)
 	}
 	if err := d.tellApplied(ctx, v, t, reboot); err != nil {
 		return reconcile.Result{}, err
@@ -459,38 +460,35 @@ func (d *daemon) pull(ctx context.Context, v *visit, image string) (*transaction
 	took := o.RebaseFixed + time.Duration(float64(info.size)/float64(o.Bandwidth)*float64(time.Second))
 	t := &transaction{image: image, info: info, done: v.now.Add(took)}
 	record := history.Node{Event: "rebase", Message: fmt.Sprintf("%d bytes, %s", info.size, took.Round(time.Second))}
-	h.change(func(h *Host) {
+	deployment(image, info).describe(&record)
+	h.happen(func(h *Host) history.Node {
 		h.transaction = t
 		for _, layer := range info.layers {
 			h.layers[layer] = true
 		}
 		record.Boot, record.BootID = h.boots, h.bootID
+		return record
 	})
-	deployment(image, info).describe(&record)
-	h.observe(record)
 	return t, nil
 }
 
 // stage ends the transaction: its image becomes the staged deployment.
 func (d *daemon) stage(h *Host) error {
 	err := d.fleet.before(h.spec.Name, "stage")
-	var record history.Node
-	h.change(func(h *Host) {
+	h.happen(func(h *Host) (record history.Node) {
 		t := h.transaction
 		if errors.Is(err, ErrHang) {
-			return
+			return record
 		}
 		h.transaction = nil
 		if t == nil || err != nil {
-			return
+			return record
 		}
 		h.staged = deployment(t.image, t.info)
 		record = history.Node{Event: "stage", Boot: h.boots, BootID: h.bootID}
 		h.staged.describe(&record)
+		return record
 	})
-	if record.Event != "" {
-		h.observe(record)
-	}
 	return err
 }
 
@@ -570,6 +568,10 @@ func (d *daemon) firstboot(ctx context.Context, v *visit) (reconcile.Result, err
 		return reconcile.Result{RequeueAfter: firstbootRetry}, nil
 	}
 	t := v.look.transaction
+	if v.look.staged != nil { // the service ended between that and the reboot
+		h.Reboot(firstbootDone + h.spec.Config)
+		return reconcile.Result{RequeueAfter: h.next(v.now, v.now)}, nil
+	}
 	if t == nil {
 		var err error
 		if t, err = d.pull(ctx, v, h.spec.BaseImage); err != nil {
@@ -585,9 +587,11 @@ func (d *daemon) firstboot(ctx context.Context, v *visit) (reconcile.Result, err
 	if err := d.stage(h); err != nil {
 		return retry()
 	}
-	h.Reboot("Completing firstboot provisioning to " + h.spec.Config) // wakes the kubelet, which waits for nothing else
+	h.Reboot(firstbootDone + h.spec.Config) // wakes the kubelet, which waits for nothing else
 	return reconcile.Result{RequeueAfter: h.next(v.now, v.now)}, nil
 }
+
+const firstbootDone = "Completing firstboot provisioning to "
 
 // annotate writes annotations of the node in one patch; nil deletes. It touches nothing else, so it meets no conflict.
 func (d *daemon) annotate(ctx context.Context, v *visit, annotations map[string]any) error {

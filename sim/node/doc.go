@@ -78,6 +78,15 @@
 // change is seen at the key's next reconcile; a new machine also at the next event of its Machine ([ComponentOptions]) or of the
 // ControllerConfig.
 //
+// # Storage
+//
+// A Fleet lives as long as its process. With [FleetOptions.Storage] its machines live longer: whatever changes on one is saved
+// before anybody sees it, with the records that are to be told of it, and [Fleet.Restore] brings the machines back into a
+// new Fleet, wherever they were: in the middle of a pull, with a staged deployment, down, booting. What fell due in between
+// happens then; due times are those of the clock. The agents start with empty memory, as after their own restart, while the
+// machine under them has not rebooted: containers go on, waits for a drain lose their deadline, a rebase that was pulled is
+// not pulled again. A record that may not have been told is told again: see [FleetOptions.Tell].
+//
 // # Faults
 //
 // [FleetOptions.Before] is asked before each phase; an error makes the phase fail with it. Phases: drain, pull, stage,

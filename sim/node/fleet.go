@@ -27,6 +27,12 @@ type FleetOptions struct {
 	InstallKeychain authn.Keychain
 	// Observe, where not nil, sees what happens to machines.
 	Observe func(history.Node)
+	// Storage, where not nil, keeps the machines beyond the Fleet's end: [Fleet.Restore] brings them back.
+	Storage Storage
+	// Tell takes the place of Observe where there is Storage. A Fleet that was restored tells again what the one before may
+	// not have told: a record is known by its machine, a number that no two machines share, and its serial, which counts the
+	// machine's records from 1 and is told in order.
+	Tell func(machine, serial int, record history.Node)
 	// Wake, where not nil, asks the driver to queue a node's key in a component, because something happened to the
 	// machine that no API event tells.
 	Wake func(component, node string)
@@ -106,13 +112,14 @@ type Fleet struct {
 	mu    sync.Mutex // guards hosts, serial and everything in a Host; never held across a request
 	hosts map[string]*Host
 	count int
+	kept  map[string]bool // shared things that Storage has
 }
 
 // NewFleet returns a fleet without machines.
 func NewFleet(o FleetOptions) *Fleet {
 	o.setDefaults()
 	o.RevertReboots = max(o.RevertReboots, 1)
-	return &Fleet{options: o, images: newImageCache(), configs: newConfigCache(), hosts: map[string]*Host{}}
+	return &Fleet{options: o, images: newImageCache(), configs: newConfigCache(), hosts: map[string]*Host{}, kept: map[string]bool{}}
 }
 
 // HostSpec describes a machine.
@@ -151,8 +158,7 @@ func (f *Fleet) Install(spec HostSpec) error {
 	record := h.bootInto(now)
 	h.readyAt, h.daemonAt = now, now
 	h.installed = true
-	f.mu.Unlock()
-	h.observe(record)
+	h.release(record)
 	f.wake(h)
 	return nil
 }
@@ -166,7 +172,7 @@ func (f *Fleet) Provision(spec HostSpec) error {
 	}
 	f.mu.Lock()
 	h.power, h.due = firstboot, f.options.Clock.Now().Add(f.options.Boot)
-	f.mu.Unlock()
+	h.release()
 	f.wake(h)
 	return nil
 }
@@ -182,6 +188,7 @@ func (f *Fleet) add(spec HostSpec) (*Host, error) {
 		return nil, fmt.Errorf("machine exists")
 	}
 	f.count++
+	f.keepCount()
 	h := &Host{fleet: f, spec: spec, index: f.count, layers: map[string]bool{}, edits: map[string]string{},
 		pods: map[podKey]*pod{}}
 	h.disk.config = spec.Config
@@ -193,15 +200,15 @@ func (f *Fleet) add(spec HostSpec) (*Host, error) {
 func (f *Fleet) Remove(name string) {
 	f.mu.Lock()
 	h := f.hosts[name]
+	if h == nil {
+		f.mu.Unlock()
+		return
+	}
 	delete(f.hosts, name)
-	if h != nil {
-		h.power, h.removed = off, true
-	}
-	f.mu.Unlock()
-	if h != nil {
-		h.observe(history.Node{Event: "shutdown", Message: "machine removed"})
-		f.wake(h)
-	}
+	h.power, h.removed = off, true
+	h.release(history.Node{Event: "shutdown", Message: "machine removed"})
+	h.forget()
+	f.wake(h)
 }
 
 // PowerOff cuts the power of a machine, if there is one of that name; PowerOn gives it back.
@@ -234,6 +241,36 @@ func (f *Fleet) Hosts() []*Host {
 		hosts = append(hosts, f.hosts[name])
 	}
 	return hosts
+}
+
+// Names lists the machines.
+func (f *Fleet) Names() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.hosts))
+}
+
+// Has says whether there is a machine of that name.
+func (f *Fleet) Has(name string) bool { return f.Host(name) != nil }
+
+// WriteFile is [Host.WriteFile] of a machine by name.
+func (f *Fleet) WriteFile(machine, path, content string) error {
+	h := f.Host(machine)
+	if h == nil {
+		return fmt.Errorf("there is no machine %s", machine)
+	}
+	h.WriteFile(path, content)
+	return nil
+}
+
+// RestoreFile is [Host.RestoreFile] of a machine by name.
+func (f *Fleet) RestoreFile(machine, path string) error {
+	h := f.Host(machine)
+	if h == nil {
+		return fmt.Errorf("there is no machine %s", machine)
+	}
+	h.RestoreFile(path)
+	return nil
 }
 
 // Heartbeat says when a node's kubelet was last alive, and whether it is now. A machine that doesn't exist never was.

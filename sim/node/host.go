@@ -51,6 +51,8 @@ type Host struct {
 	edits  map[string]string // files changed by hand, by path
 	pods   map[podKey]*pod
 	joined int // the boot in which the kubelet registered the Node
+
+	keeping // for a Fleet with Storage
 }
 
 // disk is what the machine-config-daemon keeps on disk.
@@ -171,23 +173,16 @@ func (h *Host) PowerOff() {
 	h.advance(h.fleet.options.Clock.Now())
 	f := h.fleet
 	f.mu.Lock()
-	wasUp := h.power == up
-	wasOff := h.power == off
-	if wasUp {
+	if h.power == off {
+		f.mu.Unlock()
+		return
+	}
+	records := h.ends("power lost")
+	if h.power == up {
 		h.silentSince = f.options.Clock.Now()
 	}
 	h.power, h.transaction = off, nil
-	record := h.booted()
-	f.mu.Unlock()
-	if wasOff {
-		return
-	}
-	record.Event, record.Message = "shutdown", "power lost"
-	h.observe(record)
-	if wasUp {
-		record.Event, record.Message = "notready", "kubelet stopped"
-		h.observe(record)
-	}
+	h.release(records...)
 	f.wake(h)
 }
 
@@ -201,29 +196,38 @@ func (h *Host) PowerOn() {
 			h.power = firstboot
 		}
 	}
-	f.mu.Unlock()
+	h.release()
 	f.wake(h)
 }
 
 // reboot begins a reboot.
 func (h *Host) reboot(now time.Time, reason string) {
-	f := h.fleet
-	f.mu.Lock()
+	h.fleet.mu.Lock()
 	if h.power != up && h.power != firstboot {
-		f.mu.Unlock()
+		h.fleet.mu.Unlock()
 		return
 	}
-	wasUp := h.power == up
-	h.power, h.due, h.silentSince = stopping, now.Add(f.options.Shutdown), now
+	h.release(h.shutdown(now, reason)...)
+}
+
+// shutdown lets a machine go down. The caller holds the lock.
+func (h *Host) shutdown(now time.Time, reason string) []history.Node {
+	records := h.ends(reason)
+	h.power, h.due, h.silentSince = stopping, now.Add(h.fleet.options.Shutdown), now
 	h.transaction = nil
+	return records
+}
+
+// ends is what is seen of a machine that stops to run. The caller holds the lock.
+func (h *Host) ends(reason string) []history.Node {
 	record := h.booted()
-	f.mu.Unlock()
 	record.Event, record.Message = "shutdown", reason
-	h.observe(record)
-	if wasUp {
+	records := []history.Node{record}
+	if h.power == up {
 		record.Event, record.Message = "notready", "kubelet stopped"
-		h.observe(record)
+		records = append(records, record)
 	}
+	return records
 }
 
 // advance lets everything happen that is due.
@@ -240,7 +244,7 @@ func (h *Host) advance(now time.Time) {
 		}
 		if h.power == stopping {
 			h.power, h.due = booting, h.due.Add(f.options.Boot)
-			f.mu.Unlock()
+			h.release()
 			continue
 		}
 		f.mu.Unlock()
@@ -251,17 +255,15 @@ func (h *Host) advance(now time.Time) {
 			if h.due.Before(now) {
 				h.due = now.Add(hang)
 			}
-			f.mu.Unlock()
+			h.release()
 			continue
 		}
-		record := h.bootInto(h.due)
-		again, at := h.more > 0, h.readyAt
-		h.more = max(h.more-1, 0)
-		f.mu.Unlock()
-		h.observe(record)
-		if again {
-			h.reboot(at, "Completing revert to the base image")
+		records := []history.Node{h.bootInto(h.due)}
+		if h.more > 0 {
+			h.more--
+			records = append(records, h.shutdown(h.readyAt, "Completing revert to the base image")...)
 		}
+		h.release(records...)
 	}
 }
 
@@ -299,13 +301,6 @@ func (d *Deployment) describe(r *history.Node) {
 	r.Image, r.Digest, r.Version, r.Layered = d.Image, d.Digest, d.Version, d.Layered
 }
 
-func (h *Host) observe(r history.Node) {
-	if h.fleet.options.Observe != nil {
-		r.Node = h.spec.Name
-		h.fleet.options.Observe(r)
-	}
-}
-
 // ReadFile returns the content of a file of the machine's MachineConfig, or of one that WriteFile wrote.
 func (h *Host) ReadFile(path string) (content string, ok bool) {
 	h.fleet.mu.Lock()
@@ -325,7 +320,6 @@ func (h *Host) ReadFile(path string) (content string, ok bool) {
 func (h *Host) WriteFile(path, content string) {
 	h.fleet.mu.Lock()
 	h.edits[path] = content
-	h.fleet.mu.Unlock()
 	h.drifted("wrote " + path)
 }
 
@@ -333,15 +327,12 @@ func (h *Host) WriteFile(path, content string) {
 func (h *Host) RestoreFile(path string) {
 	h.fleet.mu.Lock()
 	delete(h.edits, path)
-	h.fleet.mu.Unlock()
 	h.drifted("restored " + path)
 }
 
+// drifted tells of a change by hand. The caller holds the lock, which is given back.
 func (h *Host) drifted(what string) {
-	h.fleet.mu.Lock()
-	r := history.Node{Event: "drift", Boot: h.boots, BootID: h.bootID, Message: what}
-	h.fleet.mu.Unlock()
-	h.observe(r)
+	h.release(history.Node{Event: "drift", Boot: h.boots, BootID: h.bootID, Message: what})
 	h.fleet.wake(h)
 }
 
@@ -361,10 +352,10 @@ func (h *Host) drift() string {
 }
 
 // apply writes a config's files and the daemon's state to disk; files of the config that were changed by hand are
-// overwritten.
-func (h *Host) apply(c *config, image string, reboots bool) {
+// overwritten. Where the machine is to reboot for it, more is the number of reboots after that.
+func (h *Host) apply(c *config, image string, reboots bool, more int) {
 	h.fleet.mu.Lock()
-	defer h.fleet.mu.Unlock()
+	defer h.release()
 	for path := range h.edits {
 		if _, ok := c.files[path]; ok {
 			delete(h.edits, path)
@@ -374,6 +365,7 @@ func (h *Host) apply(c *config, image string, reboots bool) {
 	if reboots {
 		h.disk.rebootFrom = h.boots
 	}
+	h.more = more
 }
 
 // look is a consistent copy of what agents need to know about a machine.
@@ -410,6 +402,16 @@ func (h *Host) look(now time.Time) look {
 // change changes a machine under the fleet's lock.
 func (h *Host) change(f func(*Host)) {
 	h.fleet.mu.Lock()
-	defer h.fleet.mu.Unlock()
 	f(h)
+	h.release()
+}
+
+// happen changes a machine under the fleet's lock and tells of it, if the record has an event.
+func (h *Host) happen(f func(*Host) history.Node) {
+	h.fleet.mu.Lock()
+	if record := f(h); record.Event != "" {
+		h.release(record)
+	} else {
+		h.release()
+	}
 }

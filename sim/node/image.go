@@ -129,11 +129,30 @@ func (c *imageCache) pull(t http.RoundTripper, keys authn.Keychain, image string
 		return known, nil
 	}
 	info.packages = packages
-	for _, p := range packages {
-		info.rpms = append(info.rpms, p.String())
-	}
-	c.images[info.digest] = info
+	c.images[info.digest] = info.complete()
 	return info, nil
+}
+
+// complete fills in what follows from the rest.
+func (i *imageInfo) complete() *imageInfo {
+	for _, p := range i.packages {
+		i.rpms = append(i.rpms, p.String())
+	}
+	return i
+}
+
+// known returns an image that was pulled.
+func (c *imageCache) known(digest string) *imageInfo {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.images[digest]
+}
+
+// packages returns the package list in a layer that was pulled.
+func (c *imageCache) packages(layer string) []Package {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.layers[layer]
 }
 
 // layer fetches a layer that the machine doesn't have, and returns the package list in it.

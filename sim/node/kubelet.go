@@ -119,18 +119,15 @@ func (k *kubelet) post(ctx context.Context, h *Host, l look, node *corev1.Node, 
 			return reconcile.Result{}, fmt.Errorf("post status of node %s: %w", h.spec.Name, err)
 		}
 	}
-	var record history.Node
-	h.change(func(h *Host) {
+	h.happen(func(h *Host) (record history.Node) {
 		h.joined = h.boots
 		if h.readyBoot != h.boots {
 			h.readyBoot = h.boots
 			record = h.booted()
 			record.Event = "ready"
 		}
+		return record
 	})
-	if record.Event != "" {
-		h.observe(record)
-	}
 	for _, key := range h.podsOfOlderBoot() {
 		if err := k.restart(ctx, h, key, now); err != nil {
 			return reconcile.Result{}, err

@@ -70,6 +70,7 @@ type lab struct {
 	drain    bool // the drain controller answers
 	crashes  bool // agents crash after each write
 	crashed  int
+	restart  func() // after a crash, by default start
 
 	crashedAt int64
 }
@@ -904,7 +905,11 @@ func (l *lab) reconcile(r *running, q reconcile.Request) (result reconcile.Resul
 		case nil:
 		case crash{}:
 			l.crashed++
-			l.start()
+			if l.restart != nil {
+				l.restart()
+			} else {
+				l.start()
+			}
 		default:
 			panic(p)
 		}

@@ -14,6 +14,7 @@ import (
 type blobs struct {
 	content map[string][]byte          // by digest
 	linked  map[string]map[string]bool // digest -> repositories
+	kept    map[string]bool            // digests that the storage has
 	target  string                     // repository of the upload that is being answered: the handler gets its name wrong
 }
 

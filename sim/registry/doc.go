@@ -44,6 +44,12 @@
 // way (unknown host, [ErrorHook]) is not. Account names are in it, credentials never. Upload ids are random in the
 // handler below; outside they are numbers counted from 1, and in the journal "-".
 //
+// # Storage
+//
+// What a registry holds is in memory. With [Registry.Keep] it is in a [Storage] as well, for example a [Folder], before a push or
+// a deletion is answered; where that fails, the answer is 500. Another registry that keeps the same storage goes on where the
+// first one ended, whenever that was: an upload that had not ended begins anew, all else is there.
+//
 // # What it does not do
 //
 // No token service, no redirects, no referrers API, no ImageStreams, no mirrors, no rate limits, no pull-through

@@ -43,6 +43,9 @@ func (r *Registry) PutImage(ref string, img v1.Image) (string, error) {
 	}
 	digest := a.header.Get("Docker-Content-Digest")
 	h.index(route, digest, needs)
+	if err := r.keep(h, route.repository); err != nil {
+		return "", fmt.Errorf("put image %s: %w", ref, err)
+	}
 	return digest, nil
 }
 
@@ -88,6 +91,19 @@ func (r *Registry) Tags(repository string) []string {
 	return slices.Sorted(maps.Keys(h.repositories[path].tags))
 }
 
+// Repositories returns the names of all repositories, as host/path, sorted.
+func (r *Registry) Repositories() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var names []string
+	for _, host := range slices.Sorted(maps.Keys(r.hosts)) {
+		for _, path := range slices.Sorted(maps.Keys(r.hosts[host].held())) {
+			names = append(names, host+"/"+path)
+		}
+	}
+	return names
+}
+
 // Delete removes a tag, or a digest with its tags, with no request and no journal entry.
 func (r *Registry) Delete(ref string) error {
 	r.mu.Lock()
@@ -98,6 +114,9 @@ func (r *Registry) Delete(ref string) error {
 	}
 	if a := h.deleteManifest(internal(http.MethodDelete, route.repository, route.reference), route); a.status != http.StatusAccepted {
 		return fmt.Errorf("delete %s: %w", ref, errNotFound)
+	}
+	if err := r.keep(h, route.repository); err != nil {
+		return fmt.Errorf("delete %s: %w", ref, err)
 	}
 	return nil
 }
@@ -138,7 +157,28 @@ func Copy(img v1.Image) (v1.Image, error) {
 	return c.image()
 }
 
-// contents are the bytes of an image.
+// Content is the bytes of an image.
+type Content struct {
+	Manifest  []byte            `json:"manifest"`
+	MediaType types.MediaType   `json:"mediaType"`
+	Blobs     map[string][]byte `json:"blobs"` // config and layers, by digest
+}
+
+// Load reads an image whole.
+func Load(img v1.Image) (*Content, error) {
+	c, err := load(img)
+	if err != nil {
+		return nil, err
+	}
+	return &Content{Manifest: c.manifest, MediaType: c.mediaType, Blobs: c.blobs}, nil
+}
+
+// Image is the image again.
+func (c *Content) Image() (v1.Image, error) {
+	return (&contents{manifest: c.Manifest, mediaType: c.MediaType, blobs: c.Blobs}).image()
+}
+
+// contents are an image made of its bytes.
 type contents struct {
 	manifest  []byte
 	mediaType types.MediaType

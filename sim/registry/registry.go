@@ -64,6 +64,7 @@ type Registry struct {
 	uploadID int
 	hook     Hook
 	errHook  ErrorHook
+	storage  Storage // nil for none
 }
 
 // host is what one host name holds.
@@ -303,6 +304,17 @@ func (r *Registry) answer(h *host, request *http.Request, body []byte) *answer {
 		return refuse(request, http.StatusForbidden, "DENIED", "requested access to the resource is denied")
 	}
 
+	a := r.act(h, request, route, body, account)
+	if write && a.status/100 == 2 && (a.status != http.StatusAccepted || request.Method == http.MethodDelete) {
+		if err := r.keep(h, route.repository); err != nil {
+			return refuse(request, http.StatusInternalServerError, "UNKNOWN", err.Error())
+		}
+	}
+	return a
+}
+
+// act does what a request that is allowed wants.
+func (r *Registry) act(h *host, request *http.Request, route route, body []byte, account Account) *answer {
 	switch {
 	case route.kind == upload:
 		return r.upload(h, request, route, body, account)
