@@ -5,6 +5,8 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/layersim/layersim/sim/cluster"
 	"github.com/layersim/layersim/sim/cluster/envtest"
+	"github.com/layersim/layersim/sim/cluster/kind"
 	"github.com/layersim/layersim/sim/cluster/live"
 	"github.com/layersim/layersim/sim/run"
 	"github.com/layersim/layersim/sim/scenario"
@@ -32,7 +35,7 @@ type backend interface {
 }
 
 // clusters are what -cluster may name.
-var clusters = []string{envtest.Name, "sim"}
+var clusters = []string{envtest.Name, kind.Name, "sim"}
 
 // newBackend returns the backend of a name. Its programs write what they say into the folder logs, each a file.
 func newBackend(name string, speed float64, logs string) (backend, error) {
@@ -44,6 +47,9 @@ func newBackend(name string, speed float64, logs string) (backend, error) {
 	case name == envtest.Name:
 		live.Quieten()
 		return &onEnvtest{speed: speed, logs: logs}, nil
+	case name == kind.Name:
+		live.Quieten()
+		return &onKind{speed: speed, logs: logs}, nil
 	}
 	return simulated{}, nil
 }
@@ -75,6 +81,46 @@ func (b *onEnvtest) run(ctx context.Context, t scenario.Topology, o cluster.Opti
 }
 
 func (b *onEnvtest) stop() error {
+	if b.plane == nil {
+		return nil
+	}
+	err := b.plane.Stop()
+	b.plane = nil
+	return err
+}
+
+// onKind has a cluster in containers that is kept from run to run, with the controllers and the build pods in it.
+type onKind struct {
+	speed float64
+	logs  string
+	plane *kind.Plane
+}
+
+func (b *onKind) capabilities() []string { return kind.Capabilities }
+func (b *onKind) ready() error           { return nil } // what is missing is said by whoever makes the first cluster
+
+func (b *onKind) run(ctx context.Context, t scenario.Topology, o cluster.Options) (*cluster.Cluster, func() error, error) {
+	nothing := func() error { return nil }
+	if err := os.MkdirAll(b.logs, 0o755); err != nil {
+		return nil, nothing, err
+	}
+	if b.plane == nil {
+		start := time.Now()
+		programs := filepath.Join(root, "bin")
+		var err error
+		b.plane, err = kind.NewPlane(ctx, kind.PlaneOptions{
+			Cluster: kind.ClusterName(GinkgoParallelProcess() - 1), Programs: programs, Deployed: programs,
+			Progress: func(step string) { GinkgoWriter.Println(step) },
+		})
+		if err != nil {
+			return nil, nothing, err
+		}
+		GinkgoWriter.Printf("the cluster was ready after %s\n", time.Since(start).Round(100*time.Millisecond))
+	}
+	return b.plane.Run(ctx, t, live.Options{Speed: b.speed, Logs: b.logs}, o)
+}
+
+func (b *onKind) stop() error {
 	if b.plane == nil {
 		return nil
 	}

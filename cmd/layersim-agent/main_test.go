@@ -1,10 +1,8 @@
 package main
 
 import (
-	"encoding/gob"
-	"net/http"
+	"context"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -12,33 +10,31 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/layersim/layersim/sim/builder"
+	"github.com/layersim/layersim/sim/cluster/live/agent"
 )
 
-// The agent asks at the address of the cluster's proxy, with the proxy's password, under its pod's name.
+// The agent in a build pod asks at the address of the proxy for what has no TLS.
 func TestAsk(t *testing.T) {
 	host, err := os.Hostname()
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := builder.Answer{Code: 137, Message: "Killed", Repositories: []builder.Repository{{ID: "a", Unreachable: true}}}
+	want := builder.Answer{Code: 137, Message: "Killed", Repositories: []builder.Repository{{ID: "a", Packages: []builder.Package{{Name: "tree", Size: 7}}}}}
 	refused := 1
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		user, token, _ := r.BasicAuth()
-		query := url.Values{"pod": {host}, "phase": {builder.PhasePush}}.Encode()
-		if r.Method != http.MethodPost || r.URL.Path != builder.AnswerPath || r.URL.RawQuery != query ||
-			user != "build-pod/"+host || token != "secret" {
-			t.Errorf("%s %s by %s:%s", r.Method, r.URL, user, token)
+	answers := agent.NewAnswers("secret")
+	agent.Answer(answers, builder.QuestionPath, func(_ context.Context, from string, q builder.Question) (builder.Answer, error) {
+		if (q != builder.Question{Pod: host, Phase: builder.PhasePush}) {
+			t.Errorf("%s asks %+v", from, q)
 		}
 		if refused--; refused >= 0 {
-			http.Error(w, "not yet", http.StatusNotFound)
-			return
+			return builder.Answer{}, agent.ErrNotYet
 		}
-		if err := gob.NewEncoder(w).Encode(want); err != nil {
-			t.Error(err)
-		}
-	}))
+		return want, nil
+	})
+	server := httptest.NewServer(answers)
 	defer server.Close()
-	t.Setenv("HTTPS_PROXY", strings.Replace(server.URL, "http://", "http://machine-os-builder:secret@", 1))
+	t.Setenv("HTTP_PROXY", strings.Replace(server.URL, "http://", "http://build-pod:secret@", 1))
+	t.Setenv("HTTPS_PROXY", "http://machine-os-builder:-@192.0.2.1:3128")
 	s, err := newSurroundings()
 	if err != nil {
 		t.Fatal(err)
@@ -56,10 +52,14 @@ func TestAsk(t *testing.T) {
 }
 
 func TestNoProxy(t *testing.T) {
-	t.Setenv("HTTPS_PROXY", "")
-	t.Setenv("https_proxy", "")
-	if _, err := newSurroundings(); err == nil || !strings.Contains(err.Error(), "HTTPS_PROXY") {
-		t.Errorf("without a proxy: %v", err)
+	for _, missing := range []string{"HTTPS_PROXY", "HTTP_PROXY"} {
+		t.Setenv("HTTP_PROXY", "http://a:b@192.0.2.1:1")
+		t.Setenv("HTTPS_PROXY", "http://a:b@192.0.2.1:1")
+		t.Setenv(missing, "")
+		t.Setenv(strings.ToLower(missing), "")
+		if _, err := newSurroundings(); err == nil || !strings.Contains(err.Error(), missing) {
+			t.Errorf("without a proxy: %v, want %s", err, missing)
+		}
 	}
 }
 

@@ -1,38 +1,34 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/gob"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
 
 	"github.com/layersim/layersim/sim/builder"
+	"github.com/layersim/layersim/sim/cluster/live/agent"
 )
 
 // anchors is where the cluster's certificate authorities are mounted.
 const anchors = "/etc/pki/ca-trust/source/anchors"
-
-// patience is how long layersim may not answer.
-const patience = 30 * time.Second
 
 // surroundings are a build pod's ways out.
 type surroundings struct {
 	pod string
 	// registries is the way to them, in the pod's name.
 	registries http.RoundTripper
-	// world is where layersim answers.
-	world *url.URL
+	// world is the way to layersim.
+	world *agent.Asker
 }
 
 func newSurroundings() (*surroundings, error) {
@@ -40,12 +36,16 @@ func newSurroundings() (*surroundings, error) {
 	if err != nil {
 		return nil, err
 	}
-	proxy, err := url.Parse(cmp.Or(os.Getenv("HTTPS_PROXY"), os.Getenv("https_proxy")))
-	if err != nil || proxy.Host == "" {
-		return nil, fmt.Errorf("HTTPS_PROXY is not the address of a proxy")
+	proxy, err := address("HTTPS_PROXY")
+	if err != nil {
+		return nil, err
 	}
 	token, _ := proxy.User.Password()
 	proxy.User = url.UserPassword("build-pod/"+host, token)
+	world, err := address("HTTP_PROXY")
+	if err != nil {
+		return nil, err
+	}
 	roots, err := x509.SystemCertPool()
 	if err != nil {
 		roots = x509.NewCertPool() // the image has none
@@ -66,41 +66,23 @@ func newSurroundings() (*surroundings, error) {
 			Proxy:           func(r *http.Request) (*url.URL, error) { return choose(r.URL) },
 			TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, ResponseHeaderTimeout: 30 * time.Second,
 		},
-		world: &url.URL{Scheme: "http", Host: proxy.Host, User: proxy.User, Path: builder.AnswerPath},
+		world: agent.At(world),
 	}, nil
+}
+
+// address is the one of a proxy that the environment has.
+func address(variable string) (*url.URL, error) {
+	u, err := url.Parse(cmp.Or(os.Getenv(variable), os.Getenv(strings.ToLower(variable))))
+	if err != nil || u.Host == "" {
+		return nil, fmt.Errorf("%s is not the address of a proxy", variable)
+	}
+	return u, nil
 }
 
 // ask asks layersim before a phase. Where it doesn't answer it asks again, for a while.
 func (s *surroundings) ask(ctx context.Context, phase string) (a builder.Answer, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for {
-		if a, err = s.once(ctx, phase); err == nil || !sleep(ctx, time.Second) {
-			return a, err
-		}
-	}
-}
-
-func (s *surroundings) once(ctx context.Context, phase string) (a builder.Answer, err error) {
-	to := *s.world
-	to.RawQuery = url.Values{"pod": {s.pod}, "phase": {phase}}.Encode()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), nil)
-	if err != nil {
-		return a, err
-	}
-	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
-	if err != nil {
-		return a, err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return a, err
-	}
-	if response.StatusCode != http.StatusOK {
-		return a, fmt.Errorf("layersim answers %s: %s", response.Status, bytes.TrimSpace(body))
-	}
-	return a, gob.NewDecoder(bytes.NewReader(body)).Decode(&a)
+	err = s.world.Ask(ctx, builder.QuestionPath, builder.Question{Pod: s.pod, Phase: phase}, &a)
+	return a, err
 }
 
 // sleep waits and tells whether the time passed.

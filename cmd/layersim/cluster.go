@@ -46,8 +46,10 @@ var realClusters = []string{"envtest", "kind"}
 
 // The commands for a cluster of kind by itself.
 const (
-	upShort   = "Make a cluster of kind, for run --cluster kind and for a look around"
-	downShort = "Remove the cluster of kind that layersim made, and all that belongs to it"
+	upShort    = "Make a cluster of kind, for run --cluster kind and for a look around"
+	downShort  = "Remove the cluster of kind that layersim made, and all that belongs to it"
+	debugUse   = "debug node/NAME -- COMMAND..."
+	debugShort = "Run rpm-ostree status, rpm -qa or cat on a node of a cluster of kind"
 )
 
 // backends returns what --cluster names.

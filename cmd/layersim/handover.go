@@ -33,7 +33,7 @@ func (f *runFlags) live(_ context.Context, name string) (backend, error) {
 // liveCommands are those that only the program with the real clusters has.
 func liveCommands() []*cobra.Command {
 	var commands []*cobra.Command
-	for _, c := range []struct{ use, short string }{{"up", upShort}, {"down", downShort}} {
+	for _, c := range []struct{ use, short string }{{"up", upShort}, {"down", downShort}, {debugUse, debugShort}} {
 		commands = append(commands, &cobra.Command{
 			Use: c.use, Short: c.short, DisableFlagParsing: true,
 			RunE: func(cmd *cobra.Command, _ []string) error {

@@ -3,9 +3,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -14,10 +16,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/layersim/layersim/sim/cluster"
 	"github.com/layersim/layersim/sim/cluster/envtest"
+	"github.com/layersim/layersim/sim/cluster/kind"
 	"github.com/layersim/layersim/sim/cluster/live"
 	"github.com/layersim/layersim/sim/report"
 	"github.com/layersim/layersim/sim/run"
@@ -27,7 +31,7 @@ import (
 // live returns a kind of real cluster.
 func (f *runFlags) live(ctx context.Context, name string) (backend, error) {
 	flags := *f
-	if name == "kind" && flags.controllers == "bundled" {
+	if name == kind.Name && flags.controllers == "bundled" {
 		flags.controllers = "deployed"
 	}
 	controllers, err := flags.system(ctx)
@@ -35,42 +39,62 @@ func (f *runFlags) live(ctx context.Context, name string) (backend, error) {
 		return nil, err
 	}
 	live.Quieten()
-	if name == "kind" {
-		return &onKind{speed: f.speed, system: controllers, keep: f.keep, retain: f.retain, out: os.Stderr}, nil
+	if name == kind.Name {
+		return &onKind{speed: f.speed, system: controllers, keep: f.keep, retain: f.retain, out: f.shown, planes: map[int]*kind.Plane{}}, nil
 	}
-	if controllers.deployed != nil {
+	if controllers.deployed != "" {
 		return nil, fmt.Errorf("--controllers %q: pods need a kubelet, which %s has not; add --cluster kind", f.controllers, name)
 	}
-	if err := builtPlane(ctx); err != nil {
+	if err := builtPlane(ctx, os.Stdin, os.Stderr); err != nil {
 		return nil, &brokenError{err}
 	}
-	return &onEnvtest{speed: f.speed, system: controllers, planes: map[int]*envtest.Plane{}}, nil
+	return &onEnvtest{speed: f.speed, system: controllers, out: f.shown, planes: map[int]*envtest.Plane{}}, nil
 }
 
-// builtPlane makes sure that there is a control plane to start. Where there is somebody to ask, it offers to build it.
-func builtPlane(ctx context.Context) error {
-	_, err := envtest.Binaries()
-	build := filepath.Join("hack", "controlplane", "build")
-	if !errors.Is(err, envtest.ErrNotBuilt) || !isTerminal(os.Stdin) || !isFile(build) {
-		return err
+// builtPlane makes sure that there is a control plane to start. Where there is somebody to ask, and a checkout to build it
+// from, it offers to do that.
+func builtPlane(ctx context.Context, in, out *os.File) error {
+	_, missing := envtest.Binaries()
+	build, found := checkout(filepath.Join("hack", "controlplane", "build"))
+	if !errors.Is(missing, envtest.ErrNotBuilt) || !isTerminal(in) || !isTerminal(out) || !found {
+		return missing
 	}
-	fmt.Fprint(os.Stderr, "The control plane is not built on this machine. Build it now (about eight minutes)? [y/N] ")
+	fmt.Fprintf(out, "layersim: %v.\nDownload or build it now? Building takes about eight minutes, once a machine. [y/N] ", missing)
 	var answer string
-	if _, scanErr := fmt.Fscanln(os.Stdin, &answer); scanErr != nil || !strings.HasPrefix(strings.ToLower(answer), "y") {
-		return err
+	if _, err := fmt.Fscanln(in, &answer); err != nil || !strings.HasPrefix(strings.ToLower(answer), "y") {
+		return missing
 	}
 	cmd := exec.CommandContext(ctx, build)
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	cmd.Stdout, cmd.Stderr = out, out
+	// An interrupt is for this program, which then ends the compilers, too.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("build the control plane: %w", err)
+		return fmt.Errorf("build the control plane: %w", cmp.Or(context.Cause(ctx), err))
 	}
-	return nil
+	_, missing = envtest.Binaries()
+	return missing
+}
+
+// checkout finds a program of the repository that this one is run or was built from.
+func checkout(name string) (string, bool) {
+	folders := []string{"."}
+	if self, err := os.Executable(); err == nil {
+		folders = append(folders, filepath.Join(filepath.Dir(self), ".."))
+	}
+	for _, folder := range folders {
+		if file, err := filepath.Abs(filepath.Join(folder, name)); err == nil && isFile(file) {
+			return file, true
+		}
+	}
+	return "", false
 }
 
 // onEnvtest runs scenarios on control planes, one for each slot. They are kept from run to run.
 type onEnvtest struct {
 	system
 	speed float64
+	out   io.Writer
 
 	mu     sync.Mutex
 	planes map[int]*envtest.Plane
@@ -92,7 +116,13 @@ func (b *onEnvtest) take(ctx context.Context, slot int) (*envtest.Plane, error) 
 			return nil, err
 		}
 	}
-	return envtest.NewPlane(ctx, o)
+	begun := time.Now()
+	fmt.Fprintf(b.out, "envtest: starting control plane %d\n", slot+1)
+	plane, err := envtest.NewPlane(ctx, o)
+	if err == nil {
+		fmt.Fprintf(b.out, "envtest: control plane %d is ready after %.1f s\n", slot+1, time.Since(begun).Seconds())
+	}
+	return plane, err
 }
 
 func (b *onEnvtest) give(slot int, plane *envtest.Plane) {
@@ -126,7 +156,15 @@ func (b *onEnvtest) run(ctx context.Context, slot int, s *scenario.Scenario, o r
 		c, done, err = plane.Run(ctx, t, live.Options{Speed: b.speed, Program: b.program, MinimumBuild: b.minimum, Foundation: b.foundation}, co)
 		return c, err
 	}, s, o, wall)
+	b.judge(result, o.Release)
 	err = done()
+	if plane.Err() != nil {
+		// Whatever else was found came of that.
+		result.Verdict, result.Err, result.Failures = report.Errored, plane.Err(), nil
+		if b.logs == "" {
+			result.Err = fmt.Errorf("%w\n--logs FOLDER keeps all that it said", result.Err)
+		}
+	}
 	if err == nil && result.Verdict != report.Errored {
 		b.give(slot, plane)
 		return result

@@ -12,7 +12,7 @@
 //
 // Results go to standard output; progress and mistakes go to standard error. Exit status:
 //
-//	0  all scenarios passed, or were skipped
+//	0  all scenarios passed, were skipped, or failed by defects of the controllers that are known
 //	1  some failed
 //	2  the command line or a scenario file is wrong
 //	3  some could not be run, so that nothing is known of them; this comes before 1

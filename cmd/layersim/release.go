@@ -5,6 +5,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,6 +20,7 @@ import (
 	"github.com/layersim/layersim/sim/cluster/envtest"
 	"github.com/layersim/layersim/sim/cluster/live"
 	"github.com/layersim/layersim/sim/cluster/release"
+	"github.com/layersim/layersim/sim/report"
 )
 
 // system is the layering controllers of a run, as they are put on a real cluster. The zero system is the bundled ones, in this
@@ -28,12 +30,33 @@ type system struct {
 	plane      envtest.PlaneOptions
 	logs       string
 	foundation live.Foundation
-	// deployed, where not nil, are controllers that run in the cluster.
-	deployed *deployed
+	// deployed, where not "", are controllers that run in the cluster; see [kind.PlaneOptions].
+	deployed string
 	// minimum is the least time that a build takes.
 	minimum time.Duration
 	// noMachineConfigNodes: the release doesn't have them.
 	noMachineConfigNodes bool
+	// defects are what is known to be wrong with upstream's controllers.
+	defects []release.Defect
+}
+
+// judge gives a failed result the verdict known if it failed by known defects of a release only, and fails one that should have.
+func (s *system) judge(result *report.Result, name string) {
+	if len(s.defects) == 0 || result.Verdict != report.Passed && result.Verdict != report.Failed {
+		return
+	}
+	var checks []string
+	for _, f := range result.Failures {
+		checks = append(checks, f.Check)
+	}
+	because, err := release.Known(s.defects, name, result.Name, checks)
+	switch {
+	case err != nil:
+		result.Verdict = report.Failed
+		result.Failures = append(result.Failures, report.Failure{Check: "known defects", Message: err.Error(), Revision: result.Revisions})
+	case because != "":
+		result.Verdict, result.Err = report.Known, errors.New(because)
+	}
 }
 
 // programs are the names of the controllers' processes and programs.
@@ -49,7 +72,7 @@ func (f *runFlags) system(ctx context.Context) (system, error) {
 	case ofImage && f.release != "":
 		return system{}, fmt.Errorf("--controllers %q: with --release, controllers run from a folder of programs only", f.controllers)
 	case ofImage:
-		return system{logs: f.logs, deployed: &deployed{reference: reference}}, nil
+		return system{logs: f.logs, deployed: reference}, nil
 	case folder == "bundled-processes", folder == "deployed":
 		self, err := os.Executable()
 		if err != nil {
@@ -65,7 +88,7 @@ func (f *runFlags) system(ctx context.Context) (system, error) {
 		}
 	}
 	if f.controllers == "deployed" {
-		return system{logs: f.logs, deployed: &deployed{folder: folder}}, nil
+		return system{logs: f.logs, deployed: folder}, nil
 	}
 	if f.release == "" {
 		return system{logs: f.logs, program: func(name string) *live.Program { return bundledProgram(folder, name) }}, nil
@@ -114,7 +137,11 @@ func (f *runFlags) upstream(ctx context.Context, folder string) (system, error) 
 	if err != nil {
 		return system{}, &brokenError{err}
 	}
-	s := system{logs: f.logs, plane: envtest.PlaneOptions{CRDs: crds}, minimum: release.MinimumBuild, noMachineConfigNodes: !r.MachineConfigNodes}
+	defects, err := release.Defects()
+	if err != nil {
+		return system{}, &brokenError{err}
+	}
+	s := system{logs: f.logs, defects: defects, plane: envtest.PlaneOptions{CRDs: crds}, minimum: release.MinimumBuild, noMachineConfigNodes: !r.MachineConfigNodes}
 	for _, o := range r.Objects(release.Parameters{BaseImage: "none"}) {
 		if o.GetObjectKind().GroupVersionKind().Kind == "Namespace" {
 			s.plane.Namespaces = append(s.plane.Namespaces, o.GetName())

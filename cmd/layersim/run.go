@@ -33,6 +33,8 @@ type runFlags struct {
 	json, junit, history string
 	html                 string
 	verbose              bool
+
+	shown *progress
 }
 
 func runCommand() *cobra.Command {
@@ -51,6 +53,7 @@ func runCommand() *cobra.Command {
 			if f.controllers != "bundled" && f.cluster == "sim" {
 				return fmt.Errorf("--controllers %q: the simulated cluster runs bundled controllers only; add --cluster envtest", f.controllers)
 			}
+			f.shown = newProgress(cmd.ErrOrStderr())
 			backends, err := f.backends(cmd.Context())
 			if err != nil {
 				return err
@@ -59,7 +62,7 @@ func runCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return f.run(cmd.Context(), backends, scenarios, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return f.run(cmd.Context(), backends, scenarios, cmd.OutOrStdout())
 		},
 	}
 	flags := cmd.Flags()
@@ -83,11 +86,12 @@ func runCommand() *cobra.Command {
 }
 
 // run runs scenarios one after the other, and reports even when it was interrupted.
-func (f *runFlags) run(ctx context.Context, backends []backend, scenarios []*scenario.Scenario, stdout, stderr io.Writer) error {
+func (f *runFlags) run(ctx context.Context, backends []backend, scenarios []*scenario.Scenario, stdout io.Writer) error {
 	start := time.Now()
 	wall := func() time.Duration { return time.Since(start) }
 	suite := &report.Suite{Cluster: f.cluster, Seed: f.seed, Scenarios: []*report.Result{}}
-	shown := newProgress(stderr, len(scenarios)*len(backends))
+	f.shown.start(len(scenarios) * len(backends))
+	defer context.AfterFunc(ctx, func() { fmt.Fprintln(f.shown, "interrupted: ending what runs; another interrupt ends at once") })()
 	var failed, broken bool
 	var problems []error
 	var compared *comparison
@@ -106,7 +110,7 @@ func (f *runFlags) run(ctx context.Context, backends []backend, scenarios []*sce
 	for slot := range min(f.workers(backends), len(scenarios)) {
 		workers.Go(func() {
 			for i := range work {
-				results[i], written[i] = f.one(ctx, backends, slot, scenarios[i], len(scenarios) > 1, compared, wall, shown)
+				results[i], written[i] = f.one(ctx, backends, slot, scenarios[i], len(scenarios) > 1, compared, wall)
 			}
 		})
 	}
@@ -124,6 +128,7 @@ func (f *runFlags) run(ctx context.Context, backends []backend, scenarios []*sce
 		problems = append(problems, fmt.Errorf("interrupted: %s not run", plural(len(scenarios)-begun, "scenario")))
 	}
 	problems = append(problems, written...)
+	f.shown.say("ending the clusters")
 	for _, b := range backends {
 		problems = append(problems, b.close())
 	}
@@ -137,7 +142,7 @@ func (f *runFlags) run(ctx context.Context, backends []backend, scenarios []*sce
 	if compared != nil {
 		problems = append(problems, compared.stale())
 	}
-	shown.done()
+	f.shown.done()
 	problems = append(problems, f.report(suite, stdout))
 	if err := errors.Join(problems...); err != nil {
 		return &brokenError{err}
@@ -165,19 +170,20 @@ func (f *runFlags) workers(backends []backend) int {
 
 // one runs one scenario on each of the clusters, and compares what happened there.
 func (f *runFlags) one(ctx context.Context, backends []backend, slot int, s *scenario.Scenario, several bool,
-	compared *comparison, wall func() time.Duration, shown *progress) (results []*report.Result, err error) {
+	compared *comparison, wall func() time.Duration) (results []*report.Result, err error) {
 	var problems []error
 	for n, b := range backends {
 		where := s.Name
 		if len(backends) > 1 {
 			where += " on " + b.name()
 		}
-		shown.begin(where)
+		shown := f.shown.begin(where, len(s.Steps))
 		var result *report.Result
 		if err := run.Lacks(s, b.name(), b.capabilities()); err != nil {
 			result = report.NewResult(s, report.Skipped, err)
 		} else {
-			result = b.run(ctx, slot, s, run.Options{Seed: f.seed, Release: f.release}, wall)
+			observe := func(r *history.Record) { f.shown.observe(shown, r) }
+			result = b.run(ctx, slot, s, run.Options{Seed: f.seed, Release: f.release, Observe: observe}, wall)
 		}
 		if len(backends) > 1 {
 			result.Cluster = b.name()
@@ -185,7 +191,7 @@ func (f *runFlags) one(ctx context.Context, backends []backend, slot int, s *sce
 		if compared != nil && n > 0 {
 			problems = append(problems, compared.compare(results[0], backends[0].name(), result, b.name()))
 		}
-		shown.end(where, result.Verdict)
+		f.shown.end(shown, result.Verdict)
 		if f.history != "" && result.History != nil {
 			file := f.history
 			if several {
@@ -242,60 +248,4 @@ func writeFile(file string, write func(io.Writer) error) error {
 		return fmt.Errorf("write %s: %w", file, err)
 	}
 	return nil
-}
-
-// progress tells on standard error how far a run is: on a terminal in one line that changes, else in a line for each
-// scenario that has ended.
-type progress struct {
-	out      io.Writer
-	terminal bool
-	total    int
-
-	mu      sync.Mutex // guards what follows
-	ended   int
-	running []string
-}
-
-func newProgress(out io.Writer, total int) *progress {
-	return &progress{out: out, total: total, terminal: isTerminal(out)}
-}
-
-// isTerminal says whether what is written is seen by a person, on something that can move its cursor.
-func isTerminal(out io.Writer) bool {
-	file, ok := out.(*os.File)
-	if !ok || os.Getenv("TERM") == "dumb" {
-		return false
-	}
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
-func (p *progress) begin(name string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.running = append(p.running, name)
-	p.show()
-}
-
-func (p *progress) end(name, verdict string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.ended++
-	p.running = slices.DeleteFunc(p.running, func(n string) bool { return n == name })
-	if !p.terminal {
-		fmt.Fprintf(p.out, "[%d/%d] %s: %s\n", p.ended, p.total, name, verdict)
-	}
-	p.show()
-}
-
-func (p *progress) show() {
-	if p.terminal {
-		fmt.Fprintf(p.out, "\r\x1b[K[%d/%d] %s", p.ended, p.total, strings.Join(p.running, ", "))
-	}
-}
-
-func (p *progress) done() {
-	if p.terminal {
-		fmt.Fprint(p.out, "\r\x1b[K")
-	}
 }

@@ -34,10 +34,10 @@ import (
 	"github.com/layersim/layersim/controllers/component"
 )
 
-// The back-off of a failed request, which package component promises.
+// The back-off of a failed request, which package component promises: it doubles from failure to failure.
 const (
-	firstRetry = 5 * time.Millisecond
-	lastRetry  = 1000 * time.Second
+	FirstRetry = 5 * time.Millisecond
+	LastRetry  = 1000 * time.Second
 )
 
 // Add attaches a component to a manager. The component's New is called at once; its reconciler runs when the manager
@@ -57,7 +57,7 @@ func Add(mgr manager.Manager, c component.Component, more ...source.Source) erro
 	}
 	ctrl, err := controller.New(c.Name, mgr, controller.Options{
 		Reconciler:  reconciler,
-		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
+		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](FirstRetry, LastRetry),
 		// Reconcilers keep unguarded memory: one worker, as package component says.
 		MaxConcurrentReconciles: 1,
 	})

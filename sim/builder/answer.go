@@ -1,15 +1,24 @@
 package builder
 
 import (
+	"bytes"
+	"encoding/gob"
+	"encoding/json"
 	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 )
 
-// AnswerPath is where agents ask for an Answer: POST, with the pod's name and the phase as parameters of the query. No phase
-// is that before the first, in which the containers are created. The answer is encoded by encoding/gob.
-const AnswerPath = "/layersim/build-pod"
+// QuestionPath is where agents in build pods ask a [Question].
+const QuestionPath = "/build-pod"
+
+// Question asks for an [Answer] before a phase. No phase is that before the first, in which the containers are created.
+type Question struct {
+	// Pod is the name of the pod, which may be cut off as host names are.
+	Pod   string `json:"pod"`
+	Phase string `json:"phase"`
+}
 
 // Answer is what the agent in a real build pod is told before a phase: how the world is, and whether the phase may begin.
 type Answer struct {
@@ -21,6 +30,31 @@ type Answer struct {
 
 	Durations    Durations
 	Repositories []Repository
+}
+
+// MarshalJSON puts the whole of an answer into a text. In JSON the packages of repositories would lack what their descriptions
+// in images don't have.
+func (a Answer) MarshalJSON() ([]byte, error) {
+	type plain Answer
+	var b bytes.Buffer
+	if err := gob.NewEncoder(&b).Encode(plain(a)); err != nil {
+		return nil, fmt.Errorf("encode answer: %w", err)
+	}
+	return json.Marshal(b.Bytes())
+}
+
+// UnmarshalJSON is the opposite of MarshalJSON.
+func (a *Answer) UnmarshalJSON(text []byte) error {
+	type plain Answer
+	var b []byte
+	err := json.Unmarshal(text, &b)
+	if err == nil {
+		err = gob.NewDecoder(bytes.NewReader(b)).Decode((*plain)(a))
+	}
+	if err != nil {
+		return fmt.Errorf("decode answer: %w", err)
+	}
+	return nil
 }
 
 // Answer answers the agent in a pod, as the component would do with the phase of a simulated one.

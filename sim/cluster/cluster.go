@@ -21,6 +21,7 @@ import (
 	"strings"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	configv1 "github.com/openshift/api/config/v1"
 	machinev1beta1 "github.com/openshift/api/machine/v1beta1"
 	mcfgv1 "github.com/openshift/api/machineconfiguration/v1"
@@ -44,6 +45,7 @@ import (
 	"github.com/layersim/layersim/controllers/render"
 	"github.com/layersim/layersim/fixtures"
 	"github.com/layersim/layersim/sim/builder"
+	"github.com/layersim/layersim/sim/check"
 	"github.com/layersim/layersim/sim/fault"
 	"github.com/layersim/layersim/sim/history"
 	"github.com/layersim/layersim/sim/kube"
@@ -84,6 +86,12 @@ type Options struct {
 	NoMachineConfigNodes bool
 	// Builds, where not nil, runs build pods for real, in place of the process that simulates them. It is told what they go by.
 	Builds func(builder.Options) (Builds, error)
+	// Registry, where not nil, runs the registry elsewhere, in place of the one in this process.
+	Registry func(RegistryOptions) (Registry, error)
+	// Fleet, where not nil, makes machines that are elsewhere, in place of those in this process.
+	Fleet func(node.FleetOptions) (Fleet, error)
+	// Host, where not nil, is what the cluster itself runs on, for faults.
+	Host fault.Host
 	// Durations say how long things of the world take; zero means each part's defaults.
 	Durations Durations
 	// Break, where not nil, changes the declarations of components before they start. Tests break them with it, to see
@@ -102,11 +110,54 @@ type Builds struct {
 	Trust []byte
 }
 
+// Registry is the image registry, wherever it runs. *[registry.Registry] is one; what its methods do is written there. One that
+// runs elsewhere breaks the cluster when it can't be reached, where a method has no error to say so.
+type Registry interface {
+	SetAccount(registry.Account)
+	RemoveAccount(name string)
+	SetQuota(repository string, bytes int64)
+	PutImage(ref string, image v1.Image) (digest string, err error)
+	Delete(ref string) error
+	Transport(caller string) http.RoundTripper
+}
+
+// RegistryOptions say what a registry is, and what it asks before it answers and tells when it did.
+type RegistryOptions struct {
+	registry.Options
+	Hook      registry.Hook
+	ErrorHook registry.ErrorHook
+}
+
+// NewRegistry makes a registry in this process.
+func NewRegistry(o RegistryOptions) (Registry, error) {
+	r := registry.New(o.Options)
+	r.SetHook(o.Hook)
+	r.SetErrorHook(o.ErrorHook)
+	return r, nil
+}
+
+// Fleet is the machines, wherever they are. *[node.Fleet] is one; what its methods do is written there. One that is elsewhere
+// breaks the cluster when it can't be reached, where a method has no error to say so.
+type Fleet interface {
+	Install(node.HostSpec) error
+	Provision(node.HostSpec) error
+	Remove(name string)
+	PowerOff(name string)
+	PowerOn(name string)
+	WriteFile(machine, path, content string) error
+	RestoreFile(machine, path string) error
+	Names() []string
+	Has(name string) bool
+	Heartbeat(name string) (last time.Time, alive bool)
+	// Components are the agents of the machines. Of machines elsewhere they are there to be known by their names.
+	Components(node.ComponentOptions) []component.Component
+}
+
 // Cluster is a cluster and the world around it.
 type Cluster struct {
 	Engine   Engine
-	Registry *registry.Registry
-	Fleet    *node.Fleet
+	Registry Registry
+	Fleet    Fleet
 	Faults   *fault.Injector
 	Recorder *history.Recorder
 	// BaseImage is the pull spec of the release's operating system, by digest.
@@ -148,6 +199,7 @@ func Scheme() (*runtime.Scheme, error) {
 // one.
 func Assemble(t scenario.Topology, e Engine, o Options) (*Cluster, error) {
 	o.Header.Cluster, o.Header.Seed, o.Header.Start = e.Name(), o.Seed, e.Clock().Now()
+	o.Header.Timing = e.Timing().Terms
 	if o.Begin != nil {
 		o.Begin(o.Header.Start)
 	}
@@ -157,7 +209,7 @@ func Assemble(t scenario.Topology, e Engine, o Options) (*Cluster, error) {
 	repositories := builder.DefaultRepositories()
 	c.Faults = &fault.Injector{
 		Record: e.Record, Repositories: newRepositories(repositories), PowerOff: c.power(false), PowerOn: c.power(true),
-		Later: func(d time.Duration, f func()) { e.After(e.Timing().Of(d), f) },
+		Later: func(d time.Duration, f func()) { e.After(e.Timing().Of(d), f) }, Host: o.Host,
 	}
 	if err := e.Open(c); err != nil {
 		return c, err
@@ -167,7 +219,7 @@ func Assemble(t scenario.Topology, e Engine, o Options) (*Cluster, error) {
 		return c, err
 	}
 	c.admin = admin
-	if err := c.makeRegistry(); err != nil {
+	if err := c.makeRegistry(o.Registry); err != nil {
 		return c, err
 	}
 	keychain, err := registry.Keychain(corev1.SecretTypeDockerConfigJson, map[string][]byte{
@@ -175,13 +227,19 @@ func Assemble(t scenario.Topology, e Engine, o Options) (*Cluster, error) {
 	if err != nil {
 		return c, fmt.Errorf("installer's credentials: %w", err)
 	}
-	c.Fleet = node.NewFleet(node.FleetOptions{
+	if o.Fleet == nil {
+		o.Fleet = func(fo node.FleetOptions) (Fleet, error) { return node.NewFleet(fo), nil }
+	}
+	c.Fleet, err = o.Fleet(node.FleetOptions{
 		InstallKeychain: keychain,
 		Clock:           e.Clock(), Transport: c.transport, Seed: o.Seed,
 		Observe: func(n history.Node) { c.observeMachine(n) },
 		Wake:    e.Wake, Before: c.Faults.Node,
 		Durations: o.Durations.Node, NoMachineConfigNodes: o.NoMachineConfigNodes,
 	})
+	if err != nil {
+		return c, fmt.Errorf("make machines: %w", err)
+	}
 	if err := c.start(repositories, o); err != nil {
 		return c, err
 	}
@@ -220,13 +278,20 @@ func (c *Cluster) observePod(p history.Pod) {
 }
 
 // makeRegistry makes the registry with the release's image and the topology's accounts.
-func (c *Cluster) makeRegistry() error {
-	c.Registry = registry.New(registry.Options{
-		Hosts:   []string{InternalRegistry, ReleaseRegistry},
-		Observe: func(r history.Registry) { c.Engine.Record(history.Record{Registry: &r}) },
+func (c *Cluster) makeRegistry(open func(RegistryOptions) (Registry, error)) (err error) {
+	if open == nil {
+		open = NewRegistry
+	}
+	c.Registry, err = open(RegistryOptions{
+		Options: registry.Options{
+			Hosts:   []string{InternalRegistry, ReleaseRegistry},
+			Observe: func(r history.Registry) { c.Engine.Record(history.Record{Registry: &r}) },
+		},
+		Hook: c.Faults.Answer, ErrorHook: c.Faults.Reach,
 	})
-	c.Registry.SetHook(c.Faults.Answer)
-	c.Registry.SetErrorHook(c.Faults.Reach)
+	if err != nil {
+		return fmt.Errorf("open the registry: %w", err)
+	}
 	image, err := builder.BaseImage(builder.BaseOptions{})
 	if err != nil {
 		return fmt.Errorf("make base image: %w", err)
@@ -509,7 +574,7 @@ func machineSet(s scenario.MachineSet) *machinev1beta1.MachineSet {
 
 // boot powers a machine of the machine API on.
 func (c *Cluster) boot(m *machinev1beta1.Machine) error {
-	if c.Fleet.Host(m.Name) != nil {
+	if c.Fleet.Has(m.Name) {
 		return nil
 	}
 	return c.Fleet.Provision(node.HostSpec{Name: m.Name, Labels: m.Spec.Labels, BaseImage: c.BaseImage})
@@ -522,12 +587,12 @@ func (c *Cluster) remove(m *machinev1beta1.Machine) error {
 
 func (c *Cluster) power(on bool) func(string) {
 	return func(name string) {
-		for _, h := range c.Fleet.Hosts() {
-			if scenario.Match(name, h.Name()) {
+		for _, machine := range c.Fleet.Names() {
+			if scenario.Match(name, machine) {
 				if on {
-					h.PowerOn()
+					c.Fleet.PowerOn(machine)
 				} else {
-					h.PowerOff()
+					c.Fleet.PowerOff(machine)
 				}
 			}
 		}
@@ -651,14 +716,16 @@ func (c *Cluster) Rest(quiet, within time.Duration) error {
 	}
 }
 
-// Moves reports whether a record shows that the cluster is not at rest: an object, a machine or the registry changed.
+// Moves reports whether a record shows that the cluster is not at rest: an object, a machine or the scenario moved.
 // Events and Leases don't count, and neither do errors: a component that fails for ever changes nothing.
 func Moves(r *history.Record) bool {
-	switch r.Kind {
-	case history.KindRevision:
+	switch { // a record has no kind before the recorder has it
+	case r.Change != nil:
 		return r.Change.GVK.Kind != "Event" && r.Change.GVK.Kind != "Lease"
-	case history.KindNode, history.KindPod, history.KindFault, history.KindStep:
+	case r.Node != nil, r.Pod != nil, r.Fault != nil:
 		return true
+	case r.Step != nil:
+		return r.Step.Event == check.Begin || r.Step.Event == check.Did
 	}
 	return false
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/layersim/layersim/sim/history"
 	"github.com/layersim/layersim/sim/machine"
 	"github.com/layersim/layersim/sim/node"
-	"github.com/layersim/layersim/sim/registry"
 	"github.com/layersim/layersim/sim/world"
 )
 
@@ -38,7 +37,7 @@ type Engine interface {
 	// Record adds to the history what the world's parts see. It may be called by anybody at any time.
 	Record(history.Record)
 	// Transport is the way of a caller to the cluster's registry.
-	Transport(r *registry.Registry, caller string) http.RoundTripper
+	Transport(r Registry, caller string) http.RoundTripper
 	// Client returns a client that writes under a name.
 	Client(author string) (client.WithWatch, error)
 
@@ -89,6 +88,8 @@ type Timing struct {
 	Quiet time.Duration
 	// BringUp is the same for a new cluster, before a scenario begins.
 	BringUp time.Duration
+	// Terms say all this to who reads a report, in a sentence; empty where time is virtual.
+	Terms string
 }
 
 // Of is how long something of the world takes.

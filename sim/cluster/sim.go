@@ -11,7 +11,6 @@ import (
 
 	"github.com/layersim/layersim/controllers/component"
 	"github.com/layersim/layersim/sim/history"
-	"github.com/layersim/layersim/sim/registry"
 	"github.com/layersim/layersim/sim/scenario"
 	"github.com/layersim/layersim/sim/store"
 	"github.com/layersim/layersim/sim/world"
@@ -102,7 +101,7 @@ func (s *simulated) observe(redactor *history.Redactor) {
 
 func (s *simulated) Record(r history.Record) { s.recorder.Add(r) }
 
-func (s *simulated) Transport(r *registry.Registry, caller string) http.RoundTripper {
+func (s *simulated) Transport(r Registry, caller string) http.RoundTripper {
 	return r.Transport(caller)
 }
 

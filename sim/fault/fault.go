@@ -11,6 +11,7 @@
 package fault
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -39,6 +40,8 @@ type Injector struct {
 	Repositories Repositories
 	// PowerOff takes a machine off, PowerOn brings it back.
 	PowerOff, PowerOn func(node string)
+	// Host, where not nil, is what the cluster itself runs on.
+	Host Host
 	// Later calls a function after a time.
 	Later func(time.Duration, func())
 
@@ -56,6 +59,13 @@ type Repositories interface {
 	SetMissing(glob, pkg string, missing bool)
 }
 
+// Host is what a cluster itself runs on. Begin lets something happen to it, End takes it back; a do is one of those that
+// package scenario has for the place.
+type Host interface {
+	Begin(do string) error
+	End(do string) error
+}
+
 // armed is a fault at work.
 type armed struct {
 	scenario.Fault
@@ -63,9 +73,17 @@ type armed struct {
 	healed        bool
 }
 
-// Arm lets a fault strike from now on.
-func (i *Injector) Arm(f scenario.Fault) {
+// Arm lets a fault strike from now on. An error means that it can't.
+func (i *Injector) Arm(f scenario.Fault) error {
 	a := &armed{Fault: f}
+	if f.On == "host" {
+		if i.Host == nil {
+			return fmt.Errorf("arm fault %s: the cluster runs on no host that could be harmed", f.Name)
+		}
+		if err := i.Host.Begin(f.Do); err != nil {
+			return fmt.Errorf("arm fault %s: %w", f.Name, err)
+		}
+	}
 	i.mu.Lock()
 	i.faults = append(i.faults, a)
 	i.record(a, "armed", fmt.Sprintf("on %s do %s", f.On, f.Do))
@@ -74,7 +92,18 @@ func (i *Injector) Arm(f scenario.Fault) {
 	}
 	i.mu.Unlock()
 	if f.Duration > 0 && f.Do != "delay" {
-		i.Later(f.Duration, func() { i.heal(a) })
+		i.Later(f.Duration, func() {
+			if err := i.heal(a); err != nil {
+				i.mu.Lock()
+				defer i.mu.Unlock()
+				i.record(a, "stays", err.Error())
+			}
+		})
+	}
+	if a.On == "host" {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		i.strike(a, a.Do)
 	}
 	if a.power() {
 		i.PowerOff(f.Object) // not under the lock: what is due on the machine asks for faults
@@ -82,6 +111,7 @@ func (i *Injector) Arm(f scenario.Fault) {
 		defer i.mu.Unlock()
 		i.strike(a, "machine "+f.Object+" lost power")
 	}
+	return nil
 }
 
 func (a *armed) power() bool { return a.On == "node" && a.Do == "power-off" }
@@ -99,22 +129,33 @@ func (i *Injector) Heal(name string) error {
 	if len(found) == 0 {
 		return fmt.Errorf("heal %s: no fault of that name or place was armed", name)
 	}
+	var errs []error
 	for _, a := range found {
-		i.heal(a)
+		errs = append(errs, i.heal(a))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
-func (i *Injector) heal(a *armed) {
+func (i *Injector) heal(a *armed) error {
 	i.mu.Lock()
 	was := a.healed
-	if !was {
-		i.end(a)
-	}
+	a.healed = true
 	i.mu.Unlock()
-	if !was && a.power() {
+	if was {
+		return nil
+	}
+	if a.On == "host" { // before the history says so
+		if err := i.Host.End(a.Do); err != nil {
+			return fmt.Errorf("heal fault %s: %w", a.Name, err)
+		}
+	}
+	i.mu.Lock()
+	i.end(a)
+	i.mu.Unlock()
+	if a.power() {
 		i.PowerOn(a.Object)
 	}
+	return nil
 }
 
 // end is the end of a fault. The caller holds the lock.

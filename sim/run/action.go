@@ -8,11 +8,15 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/layersim/layersim/sim/cluster"
 	"github.com/layersim/layersim/sim/scenario"
 	"github.com/layersim/layersim/sim/world"
 )
@@ -46,8 +50,7 @@ func (r *runner) perform(a *scenario.Action) (string, error) {
 		}
 		return "write secret " + strings.Join(names, ", "), c.WriteSecrets(a.Secrets)
 	case "fault":
-		c.Faults.Arm(*a.Fault)
-		return "arm fault " + a.Fault.Name, nil
+		return "arm fault " + a.Fault.Name, c.Faults.Arm(*a.Fault)
 	case "heal":
 		for _, name := range a.Names {
 			if err := c.Faults.Heal(name); err != nil {
@@ -61,14 +64,14 @@ func (r *runner) perform(a *scenario.Action) (string, error) {
 		return r.crash(a.Crash)
 	case "write":
 		for _, f := range a.Files {
-			h := c.Fleet.Host(f.Node)
-			if h == nil {
-				return "", fmt.Errorf("there is no machine %s", f.Node)
-			}
+			var err error
 			if f.Content == nil {
-				h.RestoreFile(f.Path)
+				err = c.Fleet.RestoreFile(f.Node, f.Path)
 			} else {
-				h.WriteFile(f.Path, *f.Content)
+				err = c.Fleet.WriteFile(f.Node, f.Path, *f.Content)
+			}
+			if err != nil {
+				return "", err
 			}
 		}
 		return fmt.Sprintf("write %d files", len(a.Files)), nil
@@ -127,9 +130,12 @@ func (r *runner) targets(ctx context.Context, a *scenario.Action) (string, error
 		}
 		for _, o := range objects {
 			name := strings.ToLower(t.Kind) + "/" + o.GetName()
-			if a.Verb == "delete" {
+			switch a.Verb {
+			case "delete":
 				err = cl.Delete(ctx, o, client.PropagationPolicy("Background"))
-			} else {
+			case "evict":
+				err = evict(ctx, cl, o)
+			default:
 				var patch []byte
 				if patch, err = json.Marshal(t.Patch); err == nil {
 					err = cl.Patch(ctx, o, client.RawPatch(types.MergePatchType, patch))
@@ -142,6 +148,12 @@ func (r *runner) targets(ctx context.Context, a *scenario.Action) (string, error
 		}
 	}
 	return a.Verb + " " + strings.Join(done, ", "), nil
+}
+
+// evict asks for a pod's eviction.
+func evict(ctx context.Context, cl client.Client, o *unstructured.Unstructured) error {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: o.GetName()}}
+	return cl.SubResource("eviction").Create(ctx, pod, &policyv1.Eviction{})
 }
 
 // find returns copies of the objects that a reference names, by name.
@@ -205,7 +217,11 @@ func (r *runner) crash(c *scenario.Crash) (string, error) {
 func (r *runner) registry(a *scenario.RegistryAction) (string, error) {
 	c := r.cluster
 	if a.Quota != "" {
-		c.Registry.SetQuota(a.Quota, a.Bytes)
+		repository := a.Quota
+		if host, _, _ := strings.Cut(repository, "/"); !strings.ContainsAny(host, ".:") {
+			repository = cluster.InternalRegistry + "/" + repository
+		}
+		c.Registry.SetQuota(repository, a.Bytes)
 		return fmt.Sprintf("set quota of %s to %d bytes", a.Quota, a.Bytes), nil
 	}
 	build, ok := strings.CutPrefix(a.Delete, "build:")

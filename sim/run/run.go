@@ -41,6 +41,8 @@ type Options struct {
 	Break func(*component.Component)
 	// Lag of watches; zero means the cluster's default.
 	Lag world.Lag
+	// Observe, where not nil, is told each record of the history as it comes, for those who wait.
+	Observe func(*history.Record)
 	// Password, where not nil, is told each password that the cluster's accounts get. Tests look for them in outputs.
 	Password func(string)
 }
@@ -92,7 +94,7 @@ func On(ctx context.Context, makeCluster Maker, s *scenario.Scenario, o Options,
 	if s.Seed != 0 {
 		o.Seed = s.Seed
 	}
-	r := &runner{scenario: s}
+	r := &runner{scenario: s, observer: o.Observe}
 	var err error
 	if r.judge, err = check.NewJudge(s, cluster.Start, cluster.Columns); err != nil {
 		result.Err = err
@@ -104,6 +106,7 @@ func On(ctx context.Context, makeCluster Maker, s *scenario.Scenario, o Options,
 	})
 	if r.cluster != nil {
 		result.History = r.cluster.Recorder.History
+		result.Timing = result.History.Header.Timing
 	}
 	if err != nil {
 		result.Err = fmt.Errorf("scenario %s: %w", s.Name, err)
@@ -142,6 +145,7 @@ type runner struct {
 	scenario *scenario.Scenario
 	cluster  *cluster.Cluster
 	judge    *check.Judge
+	observer func(*history.Record)
 	failures []check.Failure
 
 	step, action int
@@ -168,6 +172,9 @@ func (r *runner) observe(rec *history.Record) {
 		r.last = rec.Time
 	}
 	r.judge.Observe(rec)
+	if r.observer != nil {
+		r.observer(rec)
+	}
 }
 
 // fail adds a failure that no record of the history leads to.

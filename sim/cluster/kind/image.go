@@ -25,7 +25,8 @@ type Image struct {
 	// Tag is its name, for example layersim/agent:dev. Pods name it as docker.io/layersim/agent:dev or the same without
 	// docker.io, and their imagePullPolicy must not be Always.
 	Tag string
-	// Files are files of this machine by their absolute paths in the image. Permissions are kept, owners are not.
+	// Files are files of this machine by their absolute paths in the image. Permissions are kept, owners are not. One that has
+	// several paths is there once, with links.
 	Files map[string]string
 	// Folders are empty folders that everybody may write to.
 	Folders    []string
@@ -91,10 +92,19 @@ func (i Image) layer() ([]byte, error) {
 			return nil, err
 		}
 	}
+	there := make(map[string]string)
 	for _, target := range slices.Sorted(maps.Keys(i.Files)) {
-		if err := add(w, strings.TrimPrefix(path.Clean(target), "/"), i.Files[target]); err != nil {
+		source, name := i.Files[target], strings.TrimPrefix(path.Clean(target), "/")
+		if first := there[source]; first != "" {
+			if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: first, Mode: 0o755}); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err := add(w, name, source); err != nil {
 			return nil, err
 		}
+		there[source] = name
 	}
 	if err := w.Close(); err != nil {
 		return nil, err

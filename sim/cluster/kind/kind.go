@@ -1,6 +1,7 @@
 package kind
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,8 +29,10 @@ const (
 	// World is a label of the node, with the value "true": the pods that play the world select it, and so don't end up on
 	// simulated nodes.
 	World = "layersim.io/world"
-	// DefaultName is the name of a cluster with no other.
-	DefaultName = "layersim"
+	// DefaultName is the name of a cluster with no other, unless the environment has one in NameVariable: so that runs on one
+	// machine that know nothing of each other have clusters of their own.
+	DefaultName  = "layersim"
+	NameVariable = "LAYERSIM_KIND_NAME"
 )
 
 var (
@@ -40,6 +43,8 @@ var (
 	// ErrForeign says that there is a cluster with that name that layersim didn't make.
 	ErrForeign = errors.New("the cluster was not made by layersim")
 )
+
+func defaultName() string { return cmp.Or(os.Getenv(NameVariable), DefaultName) }
 
 // networkName is the Docker network that kind puts all its clusters into.
 const networkName = "kind"
@@ -58,8 +63,6 @@ type Options struct {
 	Image string
 	// Archives are container images to load, see WriteImage.
 	Archives []string
-	// Patches are more patches of kubeadm's configuration, as kind takes them.
-	Patches []string
 	// Artifacts is a folder for the logs of a cluster that could not be created. Without it they are lost with the cluster.
 	Artifacts string
 	// Retain keeps a cluster that could not be created, for inspection. The next Up replaces it.
@@ -90,7 +93,7 @@ type Cluster struct {
 // nothing is left running, unless Retain asks for it. The context ends the creation; it doesn't end a cluster that was created.
 func Up(ctx context.Context, o Options) (*Cluster, error) {
 	if o.Name == "" {
-		o.Name = DefaultName
+		o.Name = defaultName()
 	}
 	if o.Image == "" {
 		o.Image = NodeImage
@@ -312,7 +315,7 @@ func (c *Cluster) Logs(dir string) error {
 // no such cluster; the error is ErrForeign if layersim didn't make it.
 func Down(ctx context.Context, name string, progress func(removed string)) error {
 	if name == "" {
-		name = DefaultName
+		name = defaultName()
 	}
 	if err := down(ctx, name, newSteps(progress)); err != nil {
 		return fmt.Errorf("delete cluster %s: %w", name, err)

@@ -41,13 +41,13 @@ func TestVersion(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	for _, cgroupV1 := range []bool{false, true} {
-		c := config(Options{Name: "a", Image: "i", Patches: []string{"kind: InitConfiguration\n"}}, "/dir", cgroupV1)
+		c := config(Options{Name: "a", Image: "i"}, "/dir", cgroupV1)
 		patches := strings.Join(c.KubeadmConfigPatches, "---\n")
 		if got := strings.Contains(patches, "failCgroupV1: false"); got != cgroupV1 {
 			t.Errorf("cgroup v1 %v: kubelet accepts it: %v", cgroupV1, got)
 		}
-		if !strings.Contains(patches, "kind: InitConfiguration") {
-			t.Error("the patches of the options are missing")
+		if !strings.Contains(patches, "node-monitor-grace-period, value: 24h") {
+			t.Error("simulated nodes would be NotReady after 40 s")
 		}
 		for _, m := range c.Nodes[0].ExtraMounts {
 			if !strings.HasPrefix(m.HostPath, "/dir/") || !m.Readonly {
@@ -94,6 +94,7 @@ func TestWriteImage(t *testing.T) {
 	type entry struct {
 		Name, Content string
 		Mode          int64
+		Link          string
 	}
 	var got []entry
 	content := mutate.Extract(image)
@@ -110,9 +111,9 @@ func TestWriteImage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got = append(got, entry{h.Name, string(data), h.Mode})
+		got = append(got, entry{h.Name, string(data), h.Mode, h.Linkname})
 	}
-	want := []entry{{"tmp", "", 0o1777}, {"usr", "", 0o755}, {"usr/bin", "", 0o755}, {"b", "content", 0o755}, {"usr/bin/agent", "content", 0o755}}
+	want := []entry{{"tmp", "", 0o1777, ""}, {"usr", "", 0o755, ""}, {"usr/bin", "", 0o755, ""}, {"b", "content", 0o755, ""}, {"usr/bin/agent", "", 0o755, "b"}}
 	for i := range got {
 		got[i].Name = strings.TrimSuffix(got[i].Name, "/")
 	}

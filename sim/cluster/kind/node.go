@@ -54,8 +54,10 @@ ExecStartPre=/bin/sh ` + inNode + `/isolate.sh
 `
 
 // isolate rejects what would leave the node for anywhere but its Docker network. Addresses of services that kube-proxy
-// translates are translated before these chains see them. What leaves for that network has the node's address, as nobody there
-// knows a way to pods.
+// translates are translated before these chains see them. But what the node itself sends to them, as for the pull of an image
+// from a registry in the cluster, seems to leave by eth0 until after the chain output, and later nothing can be rejected: what
+// has no pod to go to by then is dropped. What leaves for the Docker network has the node's address, as nobody there knows a
+// way to pods.
 const isolate = `set -eu
 on() { ip -o "-$1" route show dev eth0 proto kernel | while read -r net _; do printf '%s, ' "$net"; done; }
 nft -f - <<END
@@ -64,6 +66,7 @@ delete table inet layersim
 table inet layersim {
 	chain leaving {
 		oifname != "eth0" accept
+		ip daddr ` + podSubnet + ` ct status dnat accept
 		ct state established,related accept
 		ip daddr { $(on 4) 224.0.0.0/4 } accept
 		ip6 daddr { fe80::/10, ff00::/8 } accept
@@ -71,6 +74,7 @@ table inet layersim {
 	}
 	chain output { type filter hook output priority filter; policy accept; jump leaving; }
 	chain forward { type filter hook forward priority filter; policy accept; jump leaving; }
+	chain left { type filter hook postrouting priority filter; policy accept; oifname "eth0" ip daddr ` + podSubnet + ` drop; }
 	chain masked { type nat hook postrouting priority srcnat; oifname "eth0" ip saddr ` + podSubnet + ` masquerade; }
 }
 END
@@ -161,7 +165,7 @@ func config(o Options, dir string, cgroupV1 bool) *v1alpha4.Cluster {
 				mount(scripts, inNode),
 			},
 		}},
-		KubeadmConfigPatches: append([]string{
+		KubeadmConfigPatches: []string{
 			strings.Join(kubelet, "\n") + "\n",
 			"kind: InitConfiguration\npatches:\n  directory: " + inNode + "/patches\n",
 			// Nobody restores a cluster like this after a power failure, and there is nobody to elect against: on a busy
@@ -174,11 +178,14 @@ etcd:
 controllerManager:
   extraArgs:
   - {name: leader-elect, value: "false"}
+  # The simulated nodes have no kubelet that reports by wall time.
+  - {name: node-monitor-grace-period, value: 24h}
+  - {name: node-startup-grace-period, value: 24h}
 scheduler:
   extraArgs:
   - {name: leader-elect, value: "false"}
 `,
-		}, o.Patches...),
+		},
 		ContainerdConfigPatches: []string{`[plugins."io.containerd.grpc.v1.cri".registry]
   config_path = "/etc/containerd/certs.d"
 `},

@@ -3,14 +3,9 @@ package live
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
-	"crypto/subtle"
-	"encoding/gob"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -29,6 +24,7 @@ import (
 	"github.com/layersim/layersim/controllers/layering"
 	"github.com/layersim/layersim/sim/builder"
 	"github.com/layersim/layersim/sim/cluster"
+	"github.com/layersim/layersim/sim/cluster/live/agent"
 	"github.com/layersim/layersim/sim/history"
 )
 
@@ -37,7 +33,6 @@ type builds struct {
 	engine  *Engine
 	options builder.Options
 	core    corev1client.CoreV1Interface
-	token   string
 
 	mu         sync.Mutex
 	containers map[string]*container
@@ -45,68 +40,59 @@ type builds struct {
 
 // buildPods implements [cluster.Options].Builds.
 func (e *Engine) buildPods(o builder.Options) (cluster.Builds, error) {
-	o.Transport("build-pod") // or there is no front yet
-	if e.front == nil {
+	if e.gate == nil {
 		return cluster.Builds{}, errors.New("there is no registry")
+	}
+	agents, err := e.openChannel()
+	if err != nil {
+		return cluster.Builds{}, err
 	}
 	core, err := corev1client.NewForConfig(e.Server.config)
 	if err != nil {
 		return cluster.Builds{}, err
 	}
-	admin, err := e.Client("admin")
-	if err != nil {
-		return cluster.Builds{}, err
-	}
-	// What the build pods' service account is for.
+	// What the build pods' service account is for. An interrupted run may have left it.
 	name := metav1.ObjectMeta{Namespace: layering.Namespace, Name: "build-pods"}
-	role := &rbacv1.Role{ObjectMeta: name, Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"create", "get", "update"}}}}
-	binding := &rbacv1.RoleBinding{ObjectMeta: name, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name.Name},
-		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: layering.Namespace, Name: layering.BuilderServiceAccount}}}
-	if err := errors.Join(admin.Create(e.ctx, role), admin.Create(e.ctx, binding)); err != nil {
-		return cluster.Builds{}, err
+	for _, o := range []any{
+		&rbacv1.Role{TypeMeta: metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "Role"}, ObjectMeta: name,
+			Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"create", "get", "update"}}}},
+		&rbacv1.RoleBinding{TypeMeta: metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "RoleBinding"}, ObjectMeta: name,
+			RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name.Name},
+			Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: layering.Namespace, Name: layering.BuilderServiceAccount}}},
+	} {
+		if err := e.Server.applyTyped(e.ctx, o); err != nil {
+			return cluster.Builds{}, err
+		}
 	}
 	if err := e.Server.steer(e.ctx, e.BuildNodes); err != nil {
 		return cluster.Builds{}, fmt.Errorf("steer build pods: %w", err)
 	}
-	b := &builds{engine: e, options: o, core: core, token: rand.Text(), containers: map[string]*container{}}
-	e.token = b.token
-	e.front.mu.Lock()
-	e.front.answers = b
-	e.front.mu.Unlock()
+	b := &builds{engine: e, options: o, core: core, containers: map[string]*container{}}
+	agent.Answer(agents.Answers, builder.QuestionPath, b.answer)
 	e.watches.Go(func() { b.watch(e.ctx) })
-	// By that name the build controller's own requests are known, should it run in the cluster; agents put their pod's.
-	proxy := url.URL{Scheme: "http", Host: e.front.address, User: url.UserPassword("machine-os-builder", b.token)}
 	return cluster.Builds{
-		Image: e.BuildImage, Trust: e.front.authority,
-		Proxy: &configv1.ProxyStatus{HTTPSProxy: proxy.String(), NoProxy: "127.0.0.1,localhost"},
+		Image: e.BuildImage, Trust: e.gate.authority,
+		Proxy: &configv1.ProxyStatus{
+			// By that name the build controller's own requests are known, should it run in the cluster; agents put their pod's.
+			HTTPSProxy: e.gate.proxyURL("machine-os-builder").String(),
+			// Nothing is fetched without TLS. Agents ask layersim here.
+			HTTPProxy: agents.world("build-pod").String(),
+			NoProxy:   "127.0.0.1,localhost",
+		},
 	}, nil
 }
 
-// ServeHTTP answers the agent in a build pod.
-func (b *builds) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	_, token, _ := r.BasicAuth()
-	switch {
-	case subtle.ConstantTimeCompare([]byte(token), []byte(b.token)) != 1:
-		http.Error(w, "this is for the agents in build pods", http.StatusUnauthorized)
-		return
-	case r.Method != http.MethodPost || r.URL.Path != builder.AnswerPath:
-		http.NotFound(w, r)
-		return
-	}
-	pods, err := b.core.Pods(layering.Namespace).List(r.Context(), metav1.ListOptions{})
+// answer answers the agent in a build pod.
+func (b *builds) answer(ctx context.Context, _ string, q builder.Question) (builder.Answer, error) {
+	pods, err := b.core.Pods(layering.Namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadGateway)
-		return
+		return builder.Answer{}, fmt.Errorf("%w: %w", agent.ErrNotYet, err)
 	}
-	name := r.URL.Query().Get("pod")
-	i := slices.IndexFunc(pods.Items, func(p corev1.Pod) bool { return builder.IsBuildPod(&p) && strings.HasPrefix(p.Name, name) })
-	if name == "" || i < 0 {
-		http.Error(w, fmt.Sprintf("there is no build pod %q", name), http.StatusNotFound)
-		return
+	i := slices.IndexFunc(pods.Items, func(p corev1.Pod) bool { return builder.IsBuildPod(&p) && strings.HasPrefix(p.Name, q.Pod) })
+	if q.Pod == "" || i < 0 {
+		return builder.Answer{}, fmt.Errorf("there is no build pod %q", q.Pod)
 	}
-	answer := b.options.Answer(&pods.Items[i], r.URL.Query().Get("phase"))
-	_ = gob.NewEncoder(w).Encode(answer) // the agent is gone
+	return b.options.Answer(&pods.Items[i], q.Phase), nil
 }
 
 // watch follows the build pods until the run is over.

@@ -2,12 +2,10 @@ package live
 
 import (
 	"context"
-	"encoding/gob"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/layersim/layersim/sim/builder"
+	"github.com/layersim/layersim/sim/cluster/live/agent"
 	"github.com/layersim/layersim/sim/history"
 )
 
@@ -46,44 +45,40 @@ func newBuilds(t *testing.T, o builder.Options, ended <-chan struct{}) *builds {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &builds{engine: &Engine{}, options: o, core: core, token: "right", containers: map[string]*container{}}
+	return &builds{engine: &Engine{}, options: o, core: core, containers: map[string]*container{}}
 }
 
 // An agent is answered if it knows the token and is in a pod that exists, under a host name that may be cut off.
 func TestAgentIsAnswered(t *testing.T) {
 	asked := ""
-	b := newBuilds(t, builder.Options{Before: func(pod *corev1.Pod, phase string) error {
+	b := newBuilds(t, builder.Options{Repositories: builder.DefaultRepositories(), Before: func(pod *corev1.Pod, phase string) error {
 		asked = pod.Name + " at " + phase
 		return builder.ErrHang
 	}}, nil)
+	answers := agent.NewAnswers("right")
+	agent.Answer(answers, builder.QuestionPath, b.answer)
+	server := httptest.NewServer(answers)
+	defer server.Close()
 	name := buildPod().Name
-	for _, tt := range []struct {
-		token, pod, path string
-		code             int
-		asked            string
-	}{
-		{"right", name, builder.AnswerPath, http.StatusOK, name + " at push"},
-		{"right", name[:63], builder.AnswerPath, http.StatusOK, name + " at push"},
-		{"wrong", name, builder.AnswerPath, http.StatusUnauthorized, ""},
-		{"", name, builder.AnswerPath, http.StatusUnauthorized, ""},
-		{"right", "other", builder.AnswerPath, http.StatusNotFound, ""},
-		{"right", "", builder.AnswerPath, http.StatusNotFound, ""},
-		{"right", name, "/", http.StatusNotFound, ""},
+	for _, tt := range []struct{ token, pod, asked, err string }{
+		{"right", name, name + " at push", ""},
+		{"right", name[:63], name + " at push", ""},
+		{"wrong", name, "", "the token is another's"},
+		{"", name, "", "the token is another's"},
+		{"right", "other", "", `there is no build pod "other"`},
+		{"right", "", "", `there is no build pod ""`},
 	} {
 		asked = ""
-		r := httptest.NewRequest(http.MethodPost, tt.path+"?"+url.Values{"pod": {tt.pod}, "phase": {"push"}}.Encode(), nil)
-		r.SetBasicAuth("somebody", tt.token)
-		w := httptest.NewRecorder()
-		b.ServeHTTP(w, r)
-		if w.Code != tt.code || asked != tt.asked {
-			t.Errorf("%+v: answered %d, asked about %q", tt, w.Code, asked)
-		}
 		var answer builder.Answer
-		if w.Code != http.StatusOK {
+		err := (&agent.Asker{URL: server.URL, Token: tt.token, Patience: time.Second}).Ask(t.Context(), builder.QuestionPath, builder.Question{Pod: tt.pod, Phase: "push"}, &answer)
+		if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) || asked != tt.asked {
+			t.Errorf("%+v: %v, asked about %q", tt, err, asked)
+		}
+		if tt.err != "" {
 			continue
 		}
-		if err := gob.NewDecoder(w.Body).Decode(&answer); err != nil || !answer.Hang {
-			t.Errorf("%+v: answer %+v, %v; want it to hang", tt, answer, err)
+		if diff := cmp.Diff(b.options.Repositories.List(), answer.Repositories); diff != "" || !answer.Hang {
+			t.Errorf("%+v: answer hangs: %t; repositories (-want +got):\n%s", tt, answer.Hang, diff)
 		}
 	}
 }

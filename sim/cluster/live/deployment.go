@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,7 +17,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/cache"
@@ -40,9 +40,18 @@ const (
 	replicaLabel     = "layersim.io/replica"
 	// deployLimit is how long it may take until a pod is ready.
 	deployLimit = 2 * time.Minute
+	// lastLimit is how long a request of layersim's may take that has to be made even when the run was interrupted.
+	lastLimit = 30 * time.Second
 	// where the pod finds what it is given.
 	given = "/etc/layersim"
 )
+
+// outfit is what a process runs in that has no manifest in package fixtures.
+type outfit struct {
+	Deployment
+	manifest *appsv1.Deployment
+	given    map[string][]byte // files of the folder given
+}
 
 // deployed is one life of a replica in the cluster: a pod, or several one after the other if something removes them.
 type deployed struct {
@@ -65,7 +74,7 @@ type deployed struct {
 // deploy runs a replica in the cluster. It returns when the pod is on its way; ready tells when it runs.
 func (p *process) deploy(caller *proxy.Caller) (*incarnation, error) {
 	e := p.engine
-	if e.front == nil {
+	if e.gate == nil {
 		return nil, errors.New("there is no registry")
 	}
 	address, err := e.Server.reachable(e.Address)
@@ -79,7 +88,10 @@ func (p *process) deploy(caller *proxy.Caller) (*incarnation, error) {
 	p.serial++
 	d := &deployed{process: p, name: p.freeName(), id: fmt.Sprintf("%s-%d", p.name, p.serial), manifest: &appsv1.Deployment{},
 		there: map[string]bool{}, streams: map[string]chan struct{}{}}
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(e.Server.manifests[p.name].Object, d.manifest); err != nil {
+	outfit, outfitted := e.outfits[p.name]
+	if outfitted {
+		outfit.manifest.DeepCopyInto(d.manifest)
+	} else if err := runtime.DefaultUnstructuredConverter.FromUnstructured(e.Server.manifests[p.name].Object, d.manifest); err != nil {
 		return nil, fmt.Errorf("read deployment %s: %w", p.name, err)
 	}
 	d.pods = core.Pods(d.manifest.Namespace)
@@ -88,8 +100,9 @@ func (p *process) deploy(caller *proxy.Caller) (*incarnation, error) {
 		Namespace: d.manifest.Namespace, Name: d.manifest.Spec.Template.Spec.ServiceAccountName}}
 	// What a pod is given never changes: the next life has another.
 	gift := &corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: metav1.ObjectMeta{
-		Namespace: d.manifest.Namespace, Name: d.id}, Immutable: ptr.To(true),
-		Data: map[string][]byte{"kubeconfig": caller.KubeconfigAt(address), "registry.crt": e.front.authority}}
+		Namespace: d.manifest.Namespace, Name: d.id, Labels: d.manifest.Labels}, Immutable: ptr.To(true),
+		Data: map[string][]byte{"kubeconfig": caller.KubeconfigAt(address), "registry.crt": e.gate.authority}}
+	maps.Copy(gift.Data, outfit.given)
 	for _, o := range []any{account, gift} {
 		if err := d.apply(o); err != nil {
 			return nil, err
@@ -135,25 +148,20 @@ func (d *deployed) fit(o Deployment) {
 	c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "layersim", MountPath: given, ReadOnly: true})
 	c.Env = append(c.Env,
 		corev1.EnvVar{Name: "KUBECONFIG", Value: given + "/kubeconfig"},
-		corev1.EnvVar{Name: "HTTPS_PROXY", Value: e.front.proxyURL(d.process.name).String()},
+		corev1.EnvVar{Name: "HTTPS_PROXY", Value: e.gate.proxyURL(d.process.name).String()},
 		corev1.EnvVar{Name: "NO_PROXY", Value: "127.0.0.1,localhost"},
 		corev1.EnvVar{Name: "SSL_CERT_FILE", Value: given + "/registry.crt"})
 }
 
 func (d *deployed) apply(o any) error {
-	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
-	if err != nil {
-		return err
-	}
-	delete(content, "status")
 	ctx, done := d.last()
 	defer done()
-	return d.process.engine.Server.apply(ctx, &unstructured.Unstructured{Object: content})
+	return d.process.engine.Server.applyTyped(ctx, o)
 }
 
 // last is a context for what has to happen even when the run was interrupted.
 func (d *deployed) last() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(d.process.engine.ctx), stopTimeout)
+	return context.WithTimeout(context.WithoutCancel(d.process.engine.ctx), lastLimit)
 }
 
 // fail breaks the cluster, unless the run is over anyway.

@@ -22,7 +22,7 @@ func newDeployed(t *testing.T) *deployed {
 	}
 	e := &Engine{ctx: t.Context()}
 	e.sequence.init()
-	e.front = &front{address: "192.0.2.1:3128"}
+	e.gate = &gate{address: "192.0.2.1:3128"}
 	e.Server = &Server{manifests: manifests}
 	e.Logs = t.TempDir()
 	p := &process{engine: e, name: "machine-os-builder", replicas: 2, running: []*incarnation{{replica: "machine-os-builder"}}}

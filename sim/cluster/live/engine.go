@@ -49,9 +49,18 @@ type Options struct {
 	Program func(process string) *Program
 	// Deployment, where not nil, is how the bundled controllers are run in the cluster. It comes before Program.
 	Deployment *Deployment
+	// Registry, where not nil, is how the registry is run in the cluster, with Address. Else it is in this process.
+	Registry *RegistryPod
+	// Nodes, where not nil, is how the agent of the simulated machines is run in the cluster; else they are in this process.
+	Nodes *Deployment
+	// KeepNodes leaves that agent there after the run, for who wants to look at the machines. The next run removes it.
+	KeepNodes bool
+	// Outage is how long the API server may be out of reach until the run is broken; zero means not at all.
+	Outage time.Duration
 	// Foundation, where not nil, is laid in place of the bundled controllers' own.
 	Foundation Foundation
-	// Logs is a directory for the output of programs, Files one below which each run has its Scratch. Both have to be there.
+	// Logs is a directory for the output of programs, by default Scratch, which is removed after the run. Files is one below
+	// which each run has its Scratch. Both have to be there.
 	Logs, Files, Scratch string
 }
 
@@ -64,7 +73,8 @@ type Engine struct {
 	start  time.Time
 	scheme *runtime.Scheme
 
-	front     *front
+	front     *front // of a registry in this process
+	gate      *gate  // nil until there is a registry
 	recorder  *history.Recorder
 	redactor  *history.Redactor
 	faults    faults
@@ -74,8 +84,13 @@ type Engine struct {
 	reconcs   atomic.Int64
 
 	sequence
-	// token is what agents in build pods are known by; empty without them. It never gets into the history.
-	token string
+	stillness stillness
+	// agents is the channel to the agents in the cluster; nil until the first is made. The token that they are known by never
+	// gets into the history.
+	agents *channel
+	token  string
+	// outfits are of processes that run in the cluster though they are not the bundled controllers, by name.
+	outfits map[string]outfit
 	// now is the time of the record that is being added.
 	now time.Duration
 
@@ -132,6 +147,9 @@ func (e *Engine) Durations() cluster.Durations {
 func (e *Engine) Close() error {
 	var errs []error
 	for _, p := range slices.Backward(e.processes) {
+		if p.name == nodesName && e.outfits != nil && e.KeepNodes {
+			continue
+		}
 		errs = append(errs, p.Stop())
 	}
 	e.cancel(errors.New("the run is over"))
@@ -139,6 +157,9 @@ func (e *Engine) Close() error {
 	e.Server.run.CompareAndSwap(e, nil)
 	if e.front != nil {
 		errs = append(errs, e.front.close())
+	}
+	if e.agents != nil {
+		errs = append(errs, e.agents.close())
 	}
 	return errors.Join(errs...)
 }
@@ -148,7 +169,10 @@ func (e *Engine) Name() string { return e.Options.Name }
 
 // Timing implements [cluster.Engine].
 func (e *Engine) Timing() cluster.Timing {
-	return cluster.Timing{Speed: e.Speed, Patience: Patience, Quiet: Quiet, BringUp: BringUp}
+	return cluster.Timing{Speed: e.Speed, Patience: Patience, Quiet: Settled, BringUp: BringUp, Terms: fmt.Sprintf(
+		"Time is real: boots, pulls and builds pass %g times as fast, Kubernetes' back-off and the controllers' pauses as they are. "+
+			"A step gets at least %s. At rest is what has not changed for %s while nobody pauses, or for %s where that isn't known.",
+		e.Speed, Patience, Settled, Quiet)}
 }
 
 // Clock implements [cluster.Engine].
@@ -167,24 +191,28 @@ func (e *Engine) Open(c *cluster.Cluster) error {
 	return e.watch()
 }
 
-// Transport implements [cluster.Engine]. The first call opens the registry's front.
-func (e *Engine) Transport(r *registry.Registry, caller string) http.RoundTripper {
+// Transport implements [cluster.Engine]. The first call opens the front of a registry in this process.
+func (e *Engine) Transport(r cluster.Registry, caller string) http.RoundTripper {
+	here, ok := r.(*registry.Registry)
+	if !ok {
+		return r.Transport(caller)
+	}
 	if e.front == nil {
-		front, err := newFront(r, cmp.Or(e.Address, "127.0.0.1"))
+		front, err := newFront(here, cmp.Or(e.Address, "127.0.0.1"))
 		if err != nil {
 			return broken{err}
 		}
-		e.front = front
+		e.front, e.gate = front, &front.gate
 	}
 	return e.front.transport(caller)
 }
 
 // authority is the certificate authority of the registry in PEM form. There is none before the first Transport.
 func (e *Engine) authority() []byte {
-	if e.front == nil {
+	if e.gate == nil {
 		return nil
 	}
-	return e.front.authority
+	return e.gate.authority
 }
 
 type broken struct{ error }
@@ -208,7 +236,10 @@ func (e *Engine) Client(author string) (client.WithWatch, error) {
 // Start implements [cluster.Engine].
 func (e *Engine) Start(name string, replicas int, components ...component.Component) error {
 	p := &process{engine: e, name: name, replicas: max(replicas, 1), components: components}
+	outfit, outfitted := e.outfits[name]
 	switch {
+	case outfitted:
+		p.deployment = &outfit.Deployment
 	case e.Deployment != nil && e.restricted(name):
 		p.deployment = e.Deployment
 	case e.Program != nil:

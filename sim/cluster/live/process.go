@@ -70,6 +70,8 @@ type incarnation struct {
 	// replica is the name of its Deployment.
 	replica string
 	wakes   map[string]chan event.GenericEvent // by component
+	// pauses are its components'. Nobody knows those of a program that runs elsewhere: nil.
+	pauses *pauses
 }
 
 func (p *process) record(event, message string) {
@@ -151,9 +153,9 @@ func (p *process) attach(caller *proxy.Caller) (*incarnation, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &incarnation{caller: caller, ended: make(chan struct{}), wakes: map[string]chan event.GenericEvent{}}
+	i := &incarnation{caller: caller, ended: make(chan struct{}), wakes: map[string]chan event.GenericEvent{}, pauses: &pauses{}}
 	for _, c := range p.components {
-		c.New = p.watched(c)
+		c.New = p.watched(c, i.pauses)
 		wakes := make(chan event.GenericEvent, 1024)
 		i.wakes[c.Name] = wakes
 		if err := manager.Add(mgr, c, source.Channel(wakes, &handler.EnqueueRequestForObject{})); err != nil {
@@ -173,7 +175,7 @@ func (p *process) attach(caller *proxy.Caller) (*incarnation, error) {
 }
 
 // watched records what a component's reconciles come to.
-func (p *process) watched(c component.Component) func(component.Env) (reconcile.Reconciler, error) {
+func (p *process) watched(c component.Component, pauses *pauses) func(component.Env) (reconcile.Reconciler, error) {
 	return func(env component.Env) (reconcile.Reconciler, error) {
 		inner, err := c.New(env)
 		if err != nil {
@@ -181,6 +183,9 @@ func (p *process) watched(c component.Component) func(component.Env) (reconcile.
 		}
 		return reconcile.Func(func(ctx context.Context, r reconcile.Request) (result reconcile.Result, err error) {
 			p.engine.reconcs.Add(1)
+			this := pause{c.Name, r}
+			pauses.began(this)
+			defer func() { pauses.ended(this, result, err) }()
 			failed := func(event, message string) {
 				p.engine.Record(history.Record{Component: &history.Component{
 					Name: c.Name, Event: event, Key: r.String(), Message: message}})

@@ -55,17 +55,17 @@ func (p *process) execute(caller *proxy.Caller) (*incarnation, error) {
 		return nil, err
 	}
 	s := Surroundings{Context: e.ctx, Kubeconfig: filepath.Join(scratch, "kubeconfig"), Scratch: scratch, Trust: filepath.Join(scratch, "registry.crt")}
-	if e.front == nil {
+	if e.gate == nil {
 		return nil, errors.New("there is no registry")
 	}
-	if err := errors.Join(os.WriteFile(s.Kubeconfig, caller.Kubeconfig(), 0o600), os.WriteFile(s.Trust, e.front.authority, 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(s.Kubeconfig, caller.Kubeconfig(), 0o600), os.WriteFile(s.Trust, e.gate.authority, 0o600)); err != nil {
 		return nil, err
 	}
 	cmd, err := p.program.Command(s)
 	if err != nil {
 		return nil, err
 	}
-	cmd.Env = append(cmd.Env, "HTTPS_PROXY="+e.front.proxyURL(p.name).String(), "NO_PROXY=127.0.0.1,localhost", "SSL_CERT_FILE="+s.Trust)
+	cmd.Env = append(cmd.Env, "HTTPS_PROXY="+e.gate.proxyURL(p.name).String(), "NO_PROXY=127.0.0.1,localhost", "SSL_CERT_FILE="+s.Trust)
 	log, err := os.Create(filepath.Join(e.Logs, fmt.Sprintf("%s-%d.log", p.name, p.serial)))
 	if err != nil {
 		return nil, err

@@ -144,7 +144,7 @@ func (e *Engine) Busy() bool {
 	writing, _ := e.Server.proxy.Writing()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return writing > 0 || len(e.revisions)+len(e.records)+len(e.awaited) > 0
+	return writing > 0 || len(e.revisions)+len(e.records)+len(e.awaited) > 0 || e.pausing()
 }
 
 // next adds the next record to the history, if its turn has come. Else it says how long that may take; zero when nothing
@@ -235,6 +235,7 @@ func deletes(c *history.Change) bool {
 // add adds a record as of a time. Time never goes back in a history.
 func (e *Engine) add(r history.Record, at time.Time) {
 	e.now = max(e.now, at.Sub(e.start))
+	e.stillness.saw(&r, e.now)
 	if c := r.Change; c != nil {
 		c.Old, c.New = e.conceal(e.redactor.Object(c.Old)), e.conceal(e.redactor.Object(c.New))
 		e.introduce(r)
@@ -310,11 +311,28 @@ type watcher struct {
 	known  map[string]*unstructured.Unstructured
 }
 
-// run watches until the run is over. A watch that ends is taken up where it ended.
+// run watches until the run is over. A watch that ends is taken up where it ended, if need be when the API server is back.
 func (w *watcher) run() {
-	for w.engine.ctx.Err() == nil {
-		if err := w.once(w.engine.ctx); err != nil && w.engine.ctx.Err() == nil {
-			w.engine.cancel(fmt.Errorf("the history has a hole: watch %s: %w", w.gvr.Resource, err))
+	e := w.engine
+	var lost time.Time // when it could not be taken up
+	for e.ctx.Err() == nil {
+		err := w.once(e.ctx)
+		switch {
+		case err == nil:
+			lost = time.Time{}
+			continue
+		case lost.IsZero():
+			lost = time.Now()
+		}
+		switch {
+		case e.ctx.Err() != nil:
+		case apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || time.Since(lost) >= e.Outage:
+			e.cancel(fmt.Errorf("the history has a hole: watch %s: %w", w.gvr.Resource, err))
+		default:
+			select {
+			case <-e.ctx.Done():
+			case <-time.After(time.Second):
+			}
 		}
 	}
 }

@@ -48,6 +48,16 @@ func (s *Server) apply(ctx context.Context, o *unstructured.Unstructured) error 
 	return nil
 }
 
+// applyTyped does the same with an object of a Go type.
+func (s *Server) applyTyped(ctx context.Context, o any) error {
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+	if err != nil {
+		return err
+	}
+	delete(content, "status")
+	return s.apply(ctx, &unstructured.Unstructured{Object: content})
+}
+
 // grant gives the bundled controllers' service accounts their rights, and waits until the API server goes by them.
 func (s *Server) grant(ctx context.Context) error {
 	objects, err := fixtures.Controllers()

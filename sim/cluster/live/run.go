@@ -31,11 +31,20 @@ func (s *Server) Run(ctx context.Context, t scenario.Topology, lo Options, o clu
 	if lo.Scratch, err = os.MkdirTemp(lo.Files, "run-"); err != nil {
 		return nil, done, fmt.Errorf("make a directory for the run: %w", err)
 	}
+	if lo.Logs == "" {
+		lo.Logs = lo.Scratch
+	}
 	e, err := New(ctx, lo)
 	if err != nil {
 		return nil, done, errors.Join(err, os.RemoveAll(lo.Scratch))
 	}
 	o.Kube, o.Durations = true, e.Durations()
+	if lo.Registry != nil {
+		o.Registry = e.openRegistry
+	}
+	if lo.Nodes != nil {
+		o.Fleet = e.openNodes
+	}
 	if lo.BuildImage != "" {
 		o.Builds = e.buildPods
 	}
@@ -47,6 +56,6 @@ func (s *Server) Run(ctx context.Context, t scenario.Topology, lo Options, o clu
 	c, err = cluster.Assemble(t, e, o)
 	return c, func() error {
 		// Also after a run that was interrupted: the cluster may be kept.
-		return errors.Join(e.Close(), os.RemoveAll(lo.Scratch), s.Reset(context.WithoutCancel(ctx)))
+		return errors.Join(e.Close(), os.RemoveAll(lo.Scratch), s.Reset(context.WithoutCancel(ctx), lo.KeepNodes))
 	}, err
 }

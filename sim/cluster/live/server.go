@@ -171,13 +171,13 @@ func (s *Server) Settle(ctx context.Context, namespaces []string) error {
 	})
 }
 
-// Reset removes whatever has come since Settle, and waits until it is gone.
-func (s *Server) Reset(ctx context.Context) error {
+// Reset removes whatever has come since Settle, and waits until it is gone. It may keep the agent of the machines.
+func (s *Server) Reset(ctx context.Context, keepNodes bool) error {
 	var left []string
 	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
 		left = nil
 		err := s.each(ctx, func(gvr schema.GroupVersionResource, o *unstructured.Unstructured) error {
-			if s.baseline[o.GetUID()] || kept(o) {
+			if s.baseline[o.GetUID()] || kept(o) || keepNodes && o.GetNamespace() == AgentsNamespace {
 				return nil
 			}
 			left = append(left, strings.ToLower(o.GetKind())+"/"+o.GetName())

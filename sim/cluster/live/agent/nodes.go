@@ -1,0 +1,451 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/google/go-containerregistry/pkg/authn"
+	machinev1beta1 "github.com/openshift/api/machine/v1beta1"
+	mcfgv1 "github.com/openshift/api/machineconfiguration/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	ctrlmanager "sigs.k8s.io/controller-runtime/pkg/manager"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/layersim/layersim/controllers/component"
+	"github.com/layersim/layersim/controllers/manager"
+	"github.com/layersim/layersim/sim/history"
+	"github.com/layersim/layersim/sim/node"
+)
+
+const (
+	// NodesFile of the folder Given says what the agent of the machines is to do: NodesOptions, as JSON.
+	NodesFile = "nodes"
+	// NodesFolder is where that agent keeps the machines, in a folder for each run.
+	NodesFolder = "/var/lib/layersim/nodes"
+
+	// NodesOrderPath is where it takes a NodesOrder, NodesRunPath where it runs a NodesCommand and answers NodesOutput.
+	NodesOrderPath = "/nodes/order"
+	NodesRunPath   = "/nodes/run"
+	// NodesTellPath is where layersim is told NodesNews, NodesBeforePath where it is asked a NodesPhase and answers NodesFault.
+	NodesTellPath   = "/nodes/tell"
+	NodesBeforePath = "/nodes/before"
+)
+
+// NodesOptions are those of a [node.Fleet].
+type NodesOptions struct {
+	// Run is the folder of the run.
+	Run                  string         `json:"run"`
+	Seed                 uint64         `json:"seed"`
+	Durations            node.Durations `json:"durations"`
+	NoMachineConfigNodes bool           `json:"noMachineConfigNodes,omitempty"`
+}
+
+// What is to be done to a machine.
+const (
+	NodeInstall   = "install"
+	NodeProvision = "provision"
+	NodeRemove    = "remove"
+	NodePowerOff  = "power-off"
+	NodePowerOn   = "power-on"
+	NodeWrite     = "write"
+	NodeRestore   = "restore"
+)
+
+// NodesOrder is a change of a machine from outside. Given twice it has the effect of one.
+type NodesOrder struct {
+	Do   string `json:"do"`
+	Name string `json:"name"`
+	// Spec and the installer's credentials are for install and provision, Path and Content for files.
+	Spec     node.HostSpec `json:"spec"`
+	User     string        `json:"user,omitempty"`
+	Password string        `json:"password,omitempty"`
+	Path     string        `json:"path,omitempty"`
+	Content  string        `json:"content,omitempty"`
+}
+
+// NodesNews is what happened to a machine, known by the numbers of [node.FleetOptions].Tell, or to a component.
+type NodesNews struct {
+	Machine   int                `json:"machine,omitempty"`
+	Serial    int                `json:"serial,omitempty"`
+	Node      *history.Node      `json:"node,omitempty"`
+	Component *history.Component `json:"component,omitempty"`
+}
+
+// NodesPhase is what a machine is about to do.
+type NodesPhase struct {
+	Node  string `json:"node"`
+	Phase string `json:"phase"`
+}
+
+// NodesFault is what goes wrong with it: nothing where Message is "".
+type NodesFault struct {
+	Message string `json:"message,omitempty"`
+	Hangs   bool   `json:"hangs,omitempty"`
+}
+
+// Nodes is the agent that plays the machines: all of a run, with their kubelets and machine-config-daemons.
+type Nodes struct {
+	// Config reaches the API server.
+	Config *rest.Config
+	// World is the way to layersim.
+	World *Asker
+	// Proxy is the way to the registry; its user is replaced by the caller. TLS is verified by Roots, by default the system's.
+	Proxy *url.URL
+	Roots *x509.CertPool
+	// Folder has a folder for each run. What other runs left is removed.
+	Folder  string
+	Options NodesOptions
+	// Broken is told that the machines can't be kept. It has to end the process.
+	Broken func(error)
+
+	installer installer
+	fleet     *node.Fleet
+	wakes     map[string]chan event.GenericEvent // by component
+}
+
+// Run plays the machines until the context ends; then it returns at once, in the middle of whatever is being done. Answers
+// says that it is ready once the machines are there and the agents on them run.
+func (n *Nodes) Run(ctx context.Context, answers *Answers) error {
+	unlock, err := lock(ctx, n.Folder)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := n.prepare(ctx); err != nil {
+		return err
+	}
+	Answer(answers, NodesOrderPath, n.obey)
+	Answer(answers, NodesRunPath, func(_ context.Context, _ string, c NodesCommand) (NodesOutput, error) {
+		return c.Run(filepath.Join(n.Folder, n.Options.Run)), nil
+	})
+	ended := make(chan error, 1)
+	go func() { ended <- n.play(ctx, answers) }()
+	select {
+	case err := <-ended:
+		if ctx.Err() == nil {
+			return fmt.Errorf("play the machines: %w", cmp.Or(err, errors.New("it ended")))
+		}
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// lock waits until no other agent has the folder: one that is being replaced may live on for a while.
+func lock(ctx context.Context, folder string) (unlock func(), err error) {
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(folder, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { _ = f.Close() }, nil // which can't fail for a file that nothing was written to
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), f.Close())
+		}
+	}
+}
+
+// prepare brings the machines back that an earlier agent of the run had.
+func (n *Nodes) prepare(ctx context.Context) error {
+	runs, err := os.ReadDir(n.Folder)
+	if err != nil {
+		return err
+	}
+	for _, run := range runs {
+		if run.IsDir() && run.Name() != n.Options.Run {
+			if err := os.RemoveAll(filepath.Join(n.Folder, run.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	storage := &folder{path: filepath.Join(n.Folder, n.Options.Run), broken: n.Broken}
+	if err := os.MkdirAll(storage.path, 0o700); err != nil {
+		return err
+	}
+	n.wakes = map[string]chan event.GenericEvent{}
+	for _, c := range new(node.Fleet).Components(node.ComponentOptions{}) {
+		n.wakes[c.Name] = make(chan event.GenericEvent, 4096)
+	}
+	n.fleet = node.NewFleet(node.FleetOptions{
+		Clock: clock.RealClock{}, Storage: storage, Transport: n.transport(), InstallKeychain: &n.installer,
+		Tell: func(machine, serial int, r history.Node) {
+			n.insist(ctx, NodesTellPath, NodesNews{Machine: machine, Serial: serial, Node: &r}, nil)
+		},
+		Before: func(machine, phase string) error {
+			var f NodesFault
+			n.insist(ctx, NodesBeforePath, NodesPhase{machine, phase}, &f)
+			if f == (NodesFault{}) {
+				return nil
+			}
+			return &f
+		},
+		Wake: n.wake, Seed: n.Options.Seed, Durations: n.Options.Durations,
+		NoMachineConfigNodes: n.Options.NoMachineConfigNodes,
+	})
+	return n.fleet.Restore()
+}
+
+// Error makes a fault what a phase fails with.
+func (f *NodesFault) Error() string { return f.Message }
+
+// Is says whether the phase hangs.
+func (f *NodesFault) Is(target error) bool { return f.Hangs && target == node.ErrHang }
+
+// insist asks layersim until it answers. Without an answer nothing goes on; when the agent ends it doesn't return.
+func (n *Nodes) insist(ctx context.Context, path string, question, answer any) {
+	for n.World.Ask(ctx, path, question, answer) != nil {
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			select {} // the process is about to end, and no machine may notice
+		}
+	}
+}
+
+// transport gives each caller its way to the registry.
+func (n *Nodes) transport() func(caller string) http.RoundTripper {
+	var mu sync.Mutex
+	transports := map[string]http.RoundTripper{}
+	return func(caller string) http.RoundTripper {
+		mu.Lock()
+		defer mu.Unlock()
+		if transports[caller] == nil {
+			proxy := *n.Proxy
+			proxy.User = url.UserPassword(caller, "-")
+			transports[caller] = &http.Transport{Proxy: http.ProxyURL(&proxy), ResponseHeaderTimeout: 30 * time.Second,
+				TLSClientConfig:    &tls.Config{RootCAs: n.Roots, MinVersion: tls.VersionTLS12},
+				DisableCompression: true, IdleConnTimeout: 5 * time.Second}
+		}
+		return transports[caller]
+	}
+}
+
+// installer is the keychain of whoever installs machines.
+type installer struct {
+	mu sync.Mutex
+	authn.AuthConfig
+}
+
+// Resolve implements [authn.Keychain].
+func (i *installer) Resolve(authn.Resource) (authn.Authenticator, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return authn.FromConfig(i.AuthConfig), nil
+}
+
+// wake queues a machine. Where the queue is full the component looks at everything anyway.
+func (n *Nodes) wake(component, machine string) {
+	o := &metav1.PartialObjectMetadata{}
+	o.Name = machine
+	select {
+	case n.wakes[component] <- event.GenericEvent{Object: o}:
+	default:
+	}
+}
+
+// obey carries out an order.
+func (n *Nodes) obey(_ context.Context, _ string, o NodesOrder) (struct{}, error) {
+	var err error
+	h := n.fleet.Host(o.Name)
+	switch {
+	case o.Do == NodeInstall && h == nil:
+		n.installer.mu.Lock()
+		n.installer.Username, n.installer.Password = o.User, o.Password
+		n.installer.mu.Unlock()
+		err = n.fleet.Install(o.Spec)
+		if unreachable := (*net.OpError)(nil); errors.As(err, &unreachable) {
+			err = fmt.Errorf("%w: %w", ErrNotYet, err) // the registry is being started
+		}
+	case o.Do == NodeProvision && h == nil:
+		err = n.fleet.Provision(o.Spec)
+	case o.Do == NodeRemove:
+		n.fleet.Remove(o.Name)
+	case h == nil:
+		err = fmt.Errorf("there is no machine %s", o.Name)
+	case o.Do == NodePowerOff:
+		h.PowerOff()
+	case o.Do == NodePowerOn:
+		h.PowerOn()
+	case o.Do == NodeWrite:
+		if content, ok := h.ReadFile(o.Path); !ok || content != o.Content {
+			h.WriteFile(o.Path, o.Content)
+		}
+	case o.Do == NodeRestore:
+		h.RestoreFile(o.Path)
+	}
+	return struct{}{}, err
+}
+
+// play runs the agents of the machines.
+func (n *Nodes) play(ctx context.Context, answers *Answers) error {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, mcfgv1.Install, machinev1beta1.Install} {
+		if err := add(scheme); err != nil {
+			return err
+		}
+	}
+	mgr, err := ctrlmanager.New(n.Config, ctrlmanager.Options{
+		Scheme: scheme, Logger: logr.Discard(), Metrics: metricsserver.Options{BindAddress: "0"},
+		Cache:      cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Controller: config.Controller{SkipNameValidation: ptr.To(true)},
+	})
+	if err != nil {
+		return err
+	}
+	for _, c := range n.fleet.Components(node.ComponentOptions{Machines: true}) {
+		c.New = n.watched(c)
+		if err := manager.Add(mgr, c, source.Channel(n.wakes[c.Name], &handler.EnqueueRequestForObject{})); err != nil {
+			return err
+		}
+	}
+	if err := mgr.Add(ctrlmanager.RunnableFunc(func(context.Context) error {
+		for _, name := range n.fleet.Names() {
+			n.wake(node.KubeletName, name)
+			n.wake(node.DaemonName, name)
+		}
+		answers.Ready()
+		return nil
+	})); err != nil {
+		return err
+	}
+	return mgr.Start(ctx)
+}
+
+// watched tells what goes wrong in a component.
+func (n *Nodes) watched(c component.Component) func(component.Env) (reconcile.Reconciler, error) {
+	return func(env component.Env) (reconcile.Reconciler, error) {
+		inner, err := c.New(env)
+		if err != nil {
+			return nil, err
+		}
+		return reconcile.Func(func(ctx context.Context, r reconcile.Request) (reconcile.Result, error) {
+			result, err := inner.Reconcile(ctx, r)
+			if err != nil && ctx.Err() == nil {
+				n.insist(ctx, NodesTellPath, NodesNews{Component: &history.Component{
+					Name: c.Name, Event: "error", Key: r.String(), Message: err.Error()}}, nil)
+			}
+			return result, err
+		}), nil
+	}
+}
+
+// folder keeps things in files. They outlive the process, but not a power failure.
+type folder struct {
+	path   string
+	broken func(error)
+}
+
+// Save implements [node.Storage].
+func (f *folder) Save(key string, value []byte) {
+	file := filepath.Join(f.path, url.PathEscape(key))
+	var err error
+	if value == nil {
+		if err = os.Remove(file); errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+	} else {
+		part := filepath.Join(f.path, "."+strconv.Itoa(os.Getpid()))
+		if err = os.WriteFile(part, value, 0o600); err == nil {
+			err = os.Rename(part, file)
+		}
+	}
+	if err != nil {
+		f.broken(fmt.Errorf("keep %s: %w", key, err))
+	}
+}
+
+// Load implements [node.Storage].
+func (f *folder) Load() (map[string][]byte, error) {
+	files, err := os.ReadDir(f.path)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string][]byte{}
+	for _, file := range files {
+		if file.Name()[0] == '.' {
+			continue // was not finished
+		}
+		key, err := url.PathUnescape(file.Name())
+		if err != nil {
+			return nil, err
+		}
+		content, err := os.ReadFile(filepath.Join(f.path, file.Name()))
+		switch {
+		case err == nil:
+			all[key] = content
+		case !errors.Is(err, os.ErrNotExist): // it was removed just now
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+func readOptions(given string) (o NodesOptions, err error) {
+	content, err := os.ReadFile(filepath.Join(given, NodesFile))
+	if err == nil {
+		err = json.Unmarshal(content, &o)
+	}
+	if err != nil {
+		return o, fmt.Errorf("find the run's nodes: %w", err)
+	}
+	return o, nil
+}
+
+// RunNodes is the agent as a program, in a pod that was given what is in a folder. It returns when the context ends.
+func RunNodes(ctx context.Context, given string, config *rest.Config, proxy *url.URL, broken func(error)) error {
+	world, err := World(given)
+	if err != nil {
+		return err
+	}
+	n := &Nodes{Config: config, World: world, Proxy: proxy, Folder: NodesFolder, Broken: broken}
+	if n.Options, err = readOptions(given); err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", ":"+strconv.Itoa(AdminPort))
+	if err != nil {
+		return err
+	}
+	answers := NewAnswers(world.Token)
+	go func() {
+		if err := answers.Serve(ctx, listener); err != nil {
+			broken(err)
+		}
+	}()
+	return n.Run(ctx, answers)
+}
