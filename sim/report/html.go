@@ -51,8 +51,8 @@ func HTML(w io.Writer, s *Suite) error {
 		return fmt.Errorf("write HTML report: %w", err)
 	}
 	c := count(s)
-	v := suiteView{Cluster: s.Cluster, Seed: s.Seed, Summary: Summary(s)}
-	for _, verdict := range []string{Failed, Errored, Passed, Skipped} {
+	v := suiteView{Cluster: s.Cluster, Seed: s.Seed, Summary: Summary(s), Timings: timings(s)}
+	for _, verdict := range []string{Failed, Errored, Known, Passed, Skipped} {
 		if n := c[verdict]; n > 0 {
 			v.Counts = append(v.Counts, countView{N: n, Verdict: verdict})
 		}
@@ -75,6 +75,7 @@ type suiteView struct {
 	Cluster, Summary string
 	Seed             uint64
 	Counts           []countView
+	Timings          []string
 	Broken           bool
 	Scenarios        []*scenarioView
 }
@@ -88,6 +89,7 @@ type scenarioView struct {
 	ID, Name, File, Verdict, Area, Shows string
 	Open, Alone                          bool
 	Virtual, Wall                        string
+	Time                                 string // "virtual" or "real"
 	Revisions                            int64
 	Records                              int
 	Reconciles                           int64
@@ -131,8 +133,11 @@ type rowView struct {
 
 func scenarioOf(s *Suite, r *Result, id string) *scenarioView {
 	v := &scenarioView{ID: id, Name: r.Name, File: r.File, Verdict: r.Verdict, Area: area(r), Virtual: human(r.VirtualSeconds),
-		Wall: fmt.Sprintf("%.0f ms", r.WallSeconds*1000), Revisions: r.Revisions, Reconciles: r.Reconciles, Seed: seed(s, r)}
-	if r.Verdict == Skipped || r.Verdict == Errored {
+		Wall: fmt.Sprintf("%.0f ms", r.WallSeconds*1000), Revisions: r.Revisions, Reconciles: r.Reconciles, Seed: seed(s, r), Time: "virtual"}
+	if r.Timing != "" {
+		v.Time = "real"
+	}
+	if r.Verdict == Skipped || r.Verdict == Known || r.Verdict == Errored {
 		v.Error = reason(r)
 	} else if r.Err != nil {
 		v.Error = r.Err.Error()
@@ -164,6 +169,7 @@ func scenarioOf(s *Suite, r *Result, id string) *scenarioView {
 	d := draw(r.History, seconds(r.VirtualSeconds), entries, missed(r))
 	c := newChart(d, kept, links, v.Failures)
 	v.Chart = c.view()
+	v.Chart.Title = fmt.Sprintf("%s of %s time", duration(c.end), v.Time)
 	v.table(kept, c.scale)
 	return v
 }
@@ -472,7 +478,6 @@ func (c *chart) view() *chartView {
 	bottom := c.y - between/2
 	v.Width, v.Height = px(width), px(bottom+24)
 	v.Right, v.Top, v.Bottom, v.Inner = px(width-margin), px(top-6), px(bottom), px(bottom-top+6)
-	v.Title = fmt.Sprintf("%s of virtual time", duration(c.end))
 	for _, t := range c.scale.ticks(66) {
 		v.Ticks = append(v.Ticks, tickView{px(c.scale.pos(t)), rough(t)})
 	}

@@ -58,7 +58,7 @@ type junitSkipped struct {
 // that was wrong and the timeline around it. Times are wall seconds.
 func JUnit(w io.Writer, s *Suite) error {
 	c := count(s)
-	out := junitSuites{Name: "layersim", Tests: len(s.Scenarios), Failures: c[Failed], Errors: c[Errored], Skipped: c[Skipped]}
+	out := junitSuites{Name: "layersim", Tests: len(s.Scenarios), Failures: c[Failed], Errors: c[Errored], Skipped: c[Skipped] + c[Known]}
 	out.Suite = junitSuite{Name: "layersim on " + s.Cluster, Tests: out.Tests, Failures: out.Failures, Errors: out.Errors, Skipped: out.Skipped,
 		Properties: []junitProperty{{"cluster", s.Cluster}, {"seed", fmt.Sprint(s.Seed)}}}
 	var total float64
@@ -76,6 +76,8 @@ func JUnit(w io.Writer, s *Suite) error {
 			}
 		case Skipped:
 			t.Skipped = &junitSkipped{Message: reason(r)}
+		case Known:
+			t.Skipped = &junitSkipped{Message: "failed by a known defect: " + reason(r)}
 		case Errored:
 			t.Error = &junitProblem{Type: "could not run", Message: oneLine(reason(r)), Text: reason(r)}
 		}

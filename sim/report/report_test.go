@@ -3,6 +3,7 @@ package report
 import (
 	"bytes"
 	"encoding/xml"
+	"errors"
 	"flag"
 	"io"
 	"os"
@@ -116,6 +117,25 @@ func TestControlCharacters(t *testing.T) {
 	}
 	if got := b.String(); strings.ContainsAny(got, "\x1b\u009b") || !strings.Contains(got, "a·[2Jb·c") {
 		t.Errorf("got %q", got)
+	}
+}
+
+// What failed by a known defect is no failure: it says why in its line, and JUnit has it as skipped.
+func TestKnownDefect(t *testing.T) {
+	s := &Suite{Scenarios: []*Result{{Name: "x", Verdict: Known, Err: errors.New("it is so"), Failures: []Failure{{Check: "c", Message: "m"}}}}}
+	var text, junit bytes.Buffer
+	if err := errors.Join(Text(&text, s, TextOptions{}), JUnit(&junit, s)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"known   x", "it is so", "0 passed, 0 failed, 0 skipped, 1 failed by known defects"} {
+		if !strings.Contains(text.String(), want) || strings.Contains(text.String(), "---") {
+			t.Errorf("no %q in %s", want, text.String())
+		}
+	}
+	for _, want := range []string{`failures="0" errors="0" skipped="1"`, `message="failed by a known defect: it is so"`} {
+		if !strings.Contains(junit.String(), want) {
+			t.Errorf("no %s in %s", want, junit.String())
+		}
 	}
 }
 

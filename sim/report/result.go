@@ -10,6 +10,8 @@ const (
 	Passed  = "passed"
 	Failed  = "failed"
 	Skipped = "skipped"
+	// Known: failed, by a defect of the controllers that people have looked into. It fails no suite.
+	Known   = "known"
 	Errored = "error"
 )
 
@@ -32,11 +34,15 @@ type Result struct {
 	Verdict string `json:"verdict"`
 	// Cluster is the one that it was run on, where a suite has several.
 	Cluster string `json:"cluster,omitempty"`
+	// Timing says what times mean where they are not virtual.
+	Timing string `json:"timing,omitempty"`
 	// VirtualSeconds and WallSeconds count from the scenario's first step, and from the making of its cluster.
 	VirtualSeconds float64   `json:"virtualSeconds"`
 	WallSeconds    float64   `json:"wallSeconds"`
 	Revisions      int64     `json:"revisions"`
 	Failures       []Failure `json:"failures"`
+	// Reason is what Err says, for JSON.
+	Reason string `json:"reason,omitempty"`
 
 	Scenario *scenario.Scenario `json:"-"`
 	History  *history.History   `json:"-"`
@@ -44,7 +50,7 @@ type Result struct {
 	Reconciles int64 `json:"-"`
 	// Comparison shows, side by side, what is unlike another cluster's run. It is text of fixed width.
 	Comparison string `json:"-"`
-	// Err says why the scenario could not be run (the verdict is then error) or was skipped.
+	// Err says why the scenario could not be run (the verdict is then error) or was skipped, or which defect is known.
 	Err error `json:"-"`
 }
 

@@ -32,7 +32,7 @@ const widest = 200
 func Line(r *Result) string {
 	line := fmt.Sprintf("%-7s %-46s %10s", r.Verdict, r.Name, human(r.VirtualSeconds))
 	line += fmt.Sprintf("  %9s  %6d revisions", fmt.Sprintf("%.0f ms", r.WallSeconds*1000), r.Revisions)
-	if r.Verdict == Skipped || r.Verdict == Errored {
+	if r.Verdict == Skipped || r.Verdict == Known || r.Verdict == Errored {
 		line = fmt.Sprintf("%-7s %-46s %s", r.Verdict, r.Name, oneLine(reason(r)))
 	}
 	return line
@@ -76,6 +76,9 @@ func Text(w io.Writer, s *Suite, o TextOptions) error {
 	if p.err == nil && len(s.Scenarios) > 0 {
 		p.line("", "")
 	}
+	for _, t := range timings(s) {
+		p.line("dim", "%s", t)
+	}
 	p.line("bold", "%s", Summary(s))
 	if p.err != nil {
 		return fmt.Errorf("write report: %w", p.err)
@@ -83,10 +86,13 @@ func Text(w io.Writer, s *Suite, o TextOptions) error {
 	return nil
 }
 
-// Summary counts the verdicts: "6 passed, 1 failed, 0 skipped", and the number of errors if there are any.
+// Summary counts the verdicts: "6 passed, 1 failed, 0 skipped", and the numbers of known defects and of errors if there are any.
 func Summary(s *Suite) string {
 	c := count(s)
 	text := fmt.Sprintf("%d passed, %d failed, %d skipped", c[Passed], c[Failed], c[Skipped])
+	if c[Known] > 0 {
+		text += fmt.Sprintf(", %d failed by known defects", c[Known])
+	}
 	if c[Errored] > 0 {
 		text += fmt.Sprintf(", %d could not run", c[Errored])
 	}
@@ -99,6 +105,17 @@ func count(s *Suite) map[string]int {
 		c[r.Verdict]++
 	}
 	return c
+}
+
+// timings are what times mean in a suite, where they are not virtual.
+func timings(s *Suite) []string {
+	var said []string
+	for _, r := range s.Scenarios {
+		if r.Timing != "" && !slices.Contains(said, r.Timing) {
+			said = append(said, r.Timing)
+		}
+	}
+	return said
 }
 
 // seed is that which the scenario ran with.

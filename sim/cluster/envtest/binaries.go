@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Version is the release of Kubernetes whose programs are run. hack/controlplane builds the same one.
+// Version is the release of Kubernetes whose programs are run. hack/controlplane downloads or builds the same one.
 const Version = "v1.37.2"
 
 // folderVariable names the environment variable that moves the programs to another folder.
@@ -24,7 +24,7 @@ const (
 )
 
 // ErrNotBuilt says that the programs of the control plane are not on this machine.
-var ErrNotBuilt = errors.New("the control plane is not built: run make controlplane")
+var ErrNotBuilt = errors.New("the control plane is not on this machine: run make controlplane")
 
 // Binaries returns the folder with the programs of the control plane: $LAYERSIM_CONTROLPLANE, otherwise
 // layersim/controlplane/<Version> in $XDG_CACHE_HOME or $HOME/.cache. The error is ErrNotBuilt, with what is missing where,

@@ -1,6 +1,7 @@
 package envtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -66,11 +67,22 @@ func NewPlane(ctx context.Context, o PlaneOptions) (*Plane, error) {
 	return p, nil
 }
 
-// Run makes a cluster on the control plane; see [live.Server.Run].
+// Run makes a cluster on the control plane; see [live.Server.Run]. When the control plane dies the cluster is broken, and
+// done says why.
 func (p *Plane) Run(ctx context.Context, t scenario.Topology, lo live.Options, o cluster.Options) (c *cluster.Cluster, done func() error, err error) {
+	ctx, cancel := p.control.within(ctx)
 	lo.Name, lo.Logs, lo.Files = Name, p.control.logs, p.control.dir
-	return p.server.Run(ctx, t, lo, o)
+	c, over, err := p.server.Run(ctx, t, lo, o)
+	// Whatever else goes wrong comes of it.
+	died := func(err error) error { return cmp.Or(p.Err(), err) }
+	return c, func() error {
+		defer cancel()
+		return died(over())
+	}, died(err)
 }
+
+// Err is why the control plane died, see [ControlPlane.Err]; nil for one that lives, or was stopped.
+func (p *Plane) Err() error { return p.control.Err() }
 
 // Stop ends the control plane.
 func (p *Plane) Stop() error {

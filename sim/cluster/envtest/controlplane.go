@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
+	"github.com/layersim/layersim/sim/cluster"
 	"github.com/layersim/layersim/sim/cluster/live"
 )
 
@@ -55,7 +60,19 @@ type Options struct {
 	Logs string
 	// Arguments are more flags for kube-apiserver, by name without dashes.
 	Arguments map[string][]string
+
+	// port, where not nil, chooses the port of etcd and of kube-apiserver.
+	port func(program string) (int, error)
 }
+
+// ErrDied says that a program of the control plane ended without Stop.
+var ErrDied = errors.New("the control plane died")
+
+// death is an ErrDied that breaks the cluster.
+type death string
+
+func (d death) Error() string        { return fmt.Sprintf("%v: %s", ErrDied, string(d)) }
+func (d death) Is(target error) bool { return target == ErrDied || target == cluster.ErrBroken }
 
 // ControlPlane is a running control plane.
 type ControlPlane struct {
@@ -66,12 +83,23 @@ type ControlPlane struct {
 
 	dir       string
 	logs      string
+	keepsLogs bool
 	outputs   []*os.File
 	lock      *os.File
 	plane     *envtest.ControlPlane
 	processes []*process // beside those of plane
 	watchdog  *watchdog
+	ends      *os.File      // the pipe endsFile
+	heard     chan struct{} // closed when nobody listens to the pipe any more
+
+	died     chan struct{} // closed when death is set
+	mu       sync.Mutex    // guards what follows
+	stopping bool
+	death    error
 }
+
+// attempts is how often a control plane is started when somebody else took one of its ports meanwhile.
+const attempts = 3
 
 // Start starts a control plane and waits until it is ready. It returns early when the context ends, and then, as with any
 // error, nothing is left running. The context doesn't stop a control plane that has started.
@@ -83,18 +111,59 @@ func Start(ctx context.Context, o Options) (*ControlPlane, error) {
 	if err := sweep(); err != nil {
 		return nil, fmt.Errorf("remove what an earlier control plane left: %w", err)
 	}
-	c := &ControlPlane{}
-	if err := c.start(ctx, programs, o); err != nil {
-		err = fmt.Errorf("start control plane: %w%s", err, c.lastWords())
-		return nil, errors.Join(err, c.Stop())
+	for attempt := 1; ; attempt++ {
+		c := &ControlPlane{died: make(chan struct{}), keepsLogs: o.Logs != ""}
+		err := c.start(ctx, programs, o)
+		if err == nil {
+			return c, nil
+		}
+		err = errors.Join(err, c.deafen()) // what has ended is known now
+		again := c.says(syscall.EADDRINUSE.Error())
+		switch died := c.Err(); {
+		case ctx.Err() != nil:
+			err = context.Cause(ctx)
+		case died != nil:
+			err = died // whatever else went wrong came of it
+		default:
+			err = fmt.Errorf("%w%s", err, c.lastWords())
+		}
+		err = errors.Join(fmt.Errorf("start control plane: %w", err), c.Stop())
+		if attempt == attempts || ctx.Err() != nil || !again {
+			return nil, err
+		}
 	}
-	return c, nil
+}
+
+// Died is closed when a program of the control plane has ended without Stop. Then the others are killed.
+func (c *ControlPlane) Died() <-chan struct{} { return c.died }
+
+// Err says which program ended without Stop, how, and what it said last. It is an ErrDied, or nil.
+func (c *ControlPlane) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.death
+}
+
+// within returns a context that ends when the control plane dies as well.
+func (c *ControlPlane) within(parent context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(parent)
+	over := make(chan struct{})
+	go func() {
+		select {
+		case <-c.died:
+			cancel(c.Err())
+		case <-over:
+		}
+	}()
+	return ctx, sync.OnceFunc(func() { close(over); cancel(nil) })
 }
 
 func (c *ControlPlane) start(ctx context.Context, programs string, o Options) error {
 	if err := c.prepare(o); err != nil {
 		return err
 	}
+	ctx, cancel := c.within(ctx)
+	defer cancel()
 	if err := c.startAPI(ctx, programs, o); err != nil {
 		return err
 	}
@@ -137,6 +206,9 @@ func (c *ControlPlane) start(ctx context.Context, programs string, o Options) er
 
 // Stop ends all processes and removes the directory of the run. It is safe to call it again.
 func (c *ControlPlane) Stop() error {
+	c.mu.Lock()
+	c.stopping = true
+	c.mu.Unlock()
 	var errs []error
 	for _, p := range slices.Backward(c.processes) {
 		errs = append(errs, p.end())
@@ -149,6 +221,7 @@ func (c *ControlPlane) Stop() error {
 		}
 		c.plane = nil
 	}
+	errs = append(errs, c.deafen())
 	if c.watchdog != nil {
 		errs = append(errs, c.watchdog.dismiss())
 		c.watchdog = nil
@@ -186,6 +259,9 @@ func (c *ControlPlane) prepare(o Options) (err error) {
 			return err
 		}
 	}
+	if err := c.listen(); err != nil {
+		return err
+	}
 	return c.watch()
 }
 
@@ -198,6 +274,20 @@ func (c *ControlPlane) startAPI(ctx context.Context, programs string, o Options)
 			CertDir: filepath.Join(c.dir, "certificates"), StartTimeout: startLimit, StopTimeout: stopLimit,
 		},
 		KubectlPath: filepath.Join(programs, "kubectl"), // never run, but looked for elsewhere when it is empty
+	}
+	// An election takes a tenth of the time that it takes by default; and the kernel knows a free port for peers, who don't
+	// exist.
+	c.plane.Etcd.Configure().Set("election-timeout", "100").Set("heartbeat-interval", "10").Set("listen-peer-urls", "http://127.0.0.1:0")
+	if o.port != nil {
+		ports := map[string]int{}
+		for _, program := range []string{etcd, apiServer} {
+			var err error
+			if ports[program], err = o.port(program); err != nil {
+				return err
+			}
+		}
+		c.plane.Etcd.URL = &url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", ports[etcd])}
+		c.plane.APIServer.SecureServing.Address, c.plane.APIServer.SecureServing.Port = "127.0.0.1", strconv.Itoa(ports[apiServer])
 	}
 	var err error
 	if c.plane.Etcd.Path, err = c.wrap(programs, etcd); err != nil {
@@ -225,7 +315,7 @@ func (c *ControlPlane) startAPI(ctx context.Context, programs string, o Options)
 	// envtest doesn't know contexts: the processes end, and so the waiting for them.
 	defer context.AfterFunc(ctx, c.kill)()
 	if err := c.plane.Start(); err != nil {
-		return errors.Join(ctx.Err(), err)
+		return err
 	}
 	admin, err := c.plane.AddUser(envtest.User{Name: "admin", Groups: []string{"system:masters"}}, &rest.Config{QPS: -1})
 	if err != nil {
@@ -240,7 +330,7 @@ func (c *ControlPlane) startAPI(ctx context.Context, programs string, o Options)
 	if err := os.WriteFile(c.KubeConfig, text, 0o600); err != nil {
 		return err
 	}
-	return ctx.Err()
+	return context.Cause(ctx)
 }
 
 // through writes the kubeconfig file of a program.

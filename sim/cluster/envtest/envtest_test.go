@@ -1,4 +1,4 @@
-//go:build likeness
+//go:build live || likeness
 
 package envtest_test
 
@@ -92,5 +92,12 @@ func TestStart(t *testing.T) {
 	}
 	if left, err := filepath.Glob(filepath.Join(os.TempDir(), "*")); err != nil || len(left) > 0 {
 		t.Errorf("left: %v %v", left, err)
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -108,13 +108,6 @@ func (o once) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer, err
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestLikeness sends the same requests to a real API server and to the simulated one, and compares each answer. What
 // differs must be explained in testdata/differences.yaml, and each explanation there must explain something.
 func TestLikeness(t *testing.T) {

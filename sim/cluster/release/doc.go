@@ -81,14 +81,61 @@
 //
 // # What the library showed
 //
-// Runs of upstream's main (7ff337a4f) on envtest, where they end otherwise than those of the bundled controllers:
+// The library was run on envtest with the programs of main (7ff337a4f), release-4.20 (afed09939) and release-4.18
+// (f313997e0). A scenario passes, is skipped since it holds for other releases, or fails by a defect that [Defects] lists,
+// defects.yaml; [Known] tells. What is left:
 //
-//   - build-failure-three-retries and build-secret-revoked-mid-build never come to rest. While a build is Failed, the node
-//     controller writes the pool's status every five seconds: it sets a condition to one value and then to another in one
-//     sync, so that its lastTransitionTime is new each time, and its own write is the event that causes the next sync.
-//   - label-revert-no-second-pool: a node that loses its only pool causes no sync of the pool that it left, which claims it
-//     until something else happens.
+//   - A pool whose build is Failed (or, on main, Interrupted) never comes to rest, since 4.20: the node controller sets a
+//     condition to one value and then to another in one sync, so that its lastTransitionTime is new each time, and its own
+//     write is the event that causes the next sync. A pool all of whose nodes run an older image is spared.
+//   - A node that loses its only pool causes no sync of the pool that it left, which claims it until something else happens.
+//   - A build that is held for want of a Secret tells nobody but the builder's log.
+//   - The MachineOSBuild that an edit supersedes lives on until the new one starts, five seconds after that was created.
+//   - In 4.18 the taint UpdateInProgress stays on every node of a layered pool, so that the scheduler shuns it.
+//   - Until 4.20 every other new image of an unchanged configuration is never rolled out (OCPBUGS-63006).
+//   - In 4.20 a pool that has an image of an older build never says that a newer one failed (OCPBUGS-61114).
+//   - Until 4.22 an image is deleted with its MachineOSConfig though nodes run it (OCPBUGS-59197). 4.18 and 4.19 spare images
+//     that are pushed with a Secret of type kubernetes.io/dockercfg, as the library's are, for they can't read it.
 //
-// The happy path, a failing build that succeeds in the end, the paused pools, the scale-up and the revert by label end as with
-// the bundled controllers. So does the happy path on 4.18 (f313997e0).
+// What holds for some releases only, and is no defect, is in the scenarios, as since and until: before 4.20 a pool has no
+// condition ImageBuildDegraded, and nothing but the MachineOSBuild tells of a failed build; before 4.21 a MachineOSConfig does
+// not name its MachineOSBuild in its status.
+//
+// Where main passes, it leaves the milestones that the bundled controllers leave on sim, in the same causal order, but for
+// these: pools have PinnedImageSetsDegraded; builds have the ConfigMaps etc-policy and etc-registries, since upstream's
+// template controller writes the files that are in them; the annotation for the current build is taken away before it is set
+// anew when a pool gets another configuration; the image of a MachineOSConfig that was replaced stays in the registry; and a
+// pool whose nodes run an older image keeps Degraded=False and Updating=True when a newer build fails.
+//
+// # Recordings
+//
+// TestRecordings does what was done in recordings of upstream's controllers, on a bare control plane with players for nodes
+// and build pods, and compares the milestones that package compare makes of both. The scenarios of testdata/recorded follow
+// them; what is unlike, and why, is in testdata/differences.yaml. The recordings are not part of this module:
+//
+//	LAYERSIM_RECORDINGS=/path/to/recordings go test -tags=upstream -run Recordings ./sim/cluster/release
+//
+// does it with the bundled controllers, and with LAYERSIM_HISTORIES=h.jsonl it compares the runs of
+// `layersim run --cluster envtest --controllers DIR --release NAME --history h.jsonl sim/cluster/release/testdata/recorded`.
+//
+// Of main all recordings are followed but s03b, which ends in the builder's panic, and s05, whose nodes join as machine sets'
+// don't; of 4.18 those that show something else than main's, or the same by another release: s01, s06, s08c, s09, s10a,
+// s10b and s12. In layersim's world the programs of main left the recorded milestones in s02c, s04, s06 to s10, s12 and s14, and
+// those of 4.18 in s01, s06, s09, s10a, s10b and s12.
+//
+// Milestones have no messages and no events. In these the bundled controllers differ from the recordings of main so:
+//
+//   - Conditions of pools, MachineOSBuilds and Jobs have upstream's types, statuses, reasons and messages, except for
+//     ImageBuildDegraded: while it is False, its message is the build controller's alone ("Build started for pool layered"),
+//     where upstream's node controller puts another ("New build started"); before a build it is False with BuildPending; and when
+//     it is True, the message ends in the reason why the pod failed.
+//   - Events have upstream's reasons and types, and texts of their own. Their source is the component's name ("node-controller",
+//     upstream: "machineconfigcontroller-nodecontroller"), and those about objects without a namespace are in default (upstream's
+//     node and render controllers: openshift-machine-config-operator). JobDeleted, PoolConfigChanged and ConfigDeleted don't
+//     exist, and BuildHeld is new.
+//   - The conditions of MachineConfigNodes are all the nodes' (package node), where upstream's drain controller writes Cordoned,
+//     Drained and Uncordoned, with the state of the drain in their messages.
+//   - The rendered config does not change with the global pull secret, which is in no file of it.
+//   - A MachineOSBuild that is deleted when its image has been rolled out is made again at once; upstream does so when something
+//     else happens to the pool.
 package release
