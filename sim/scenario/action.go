@@ -232,6 +232,18 @@ func actDelete(r *reading, n *node) []Action {
 	return []Action{{Targets: out}}
 }
 
+func actEvict(r *reading, n *node) []Action {
+	var out []Target
+	r.list("evict", n, func(item *node) bool {
+		name, ok := r.glob("evict", item)
+		if ok {
+			out = append(out, Target{Ref: Ref{Kind: "Pod", Name: name}, Pos: item.pos})
+		}
+		return ok
+	})
+	return []Action{{Targets: out}}
+}
+
 // actNames makes a patch of each named object of one kind.
 func actNames(verb, kind string, patch func() map[string]any) func(*reading, *node) []Action {
 	return func(r *reading, n *node) []Action {

@@ -406,11 +406,22 @@
 //
 //	delete: machineosconfig layered
 //
+// evict (actions): evicts pods
+//
+//	evict: NAME or [NAME, ...]
+//
+// NAME may be a glob: all pods that match it, in whatever namespace. That nothing matches is an error of the run, and
+// so is an eviction that a disruption budget doesn't allow.
+//
+// For example:
+//
+//	evict: app-*
+//
 // fault (actions): arms an aimed fault
 //
 //	fault: {name: NAME, on: PLACE, do: WHAT, skip: N, times: N, duration: DURATION, AIM} or a list of them
 //
-// See api, build, node, registry and repository for what can happen there and how to aim it; an aim that is
+// See api, build, host, node, registry and repository for what can happen there and how to aim it; an aim that is
 // left out fits everything. The first skip occurrences pass; the fault ends after times occurrences, after
 // duration (of a delay: duration is its length), or when it is healed. A fault that never fires fails the
 // scenario. The name is for heal; without one it is PLACE-WHAT.
@@ -847,6 +858,20 @@
 // For example:
 //
 //	fault: {on: build, do: kill, build: layered-*, phase: push, times: 1}
+//
+// host (faults): what the cluster itself runs on, where it is one of containers: the scenario needs host
+//
+//	fault: {on: host, do: api-server-restart | image-missing | pause, ...}
+//
+// What happens:
+//
+//	api-server-restart: the API server is killed, and the kubelet starts it again
+//	image-missing: the image of build pods is not there, and can't be pulled
+//	pause: the machine with all that runs on it, API server included, stands still
+//
+// For example:
+//
+//	fault: {on: host, do: pause, duration: 30m}
 //
 // node (faults): the machine below a Node, while it is updated
 //

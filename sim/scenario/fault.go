@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // place is where faults happen: what can happen there and how it is aimed.
@@ -16,6 +17,9 @@ type place struct {
 	one   string
 	means []string
 }
+
+// onHost is the place of faults on the cluster itself, and the capability that they need.
+const onHost = "host"
 
 // places is ordered by name.
 var places = []place{
@@ -37,6 +41,15 @@ var places = []place{
 		means:  []string{"the phase fails", "the phase never ends", "the pod is killed in the phase"},
 		aims:   []string{"build", "phase"},
 		phases: []string{"pull", "build", "push", "digest"},
+	},
+	{
+		name: onHost, one: "what the cluster itself runs on, where it is one of containers: the scenario needs host",
+		does: []string{"api-server-restart", "image-missing", "pause"},
+		means: []string{
+			"the API server is killed, and the kubelet starts it again",
+			"the image of build pods is not there, and can't be pulled",
+			"the machine with all that runs on it, API server included, stands still",
+		},
 	},
 	{
 		name: "node", one: "the machine below a Node, while it is updated",
@@ -95,7 +108,7 @@ func (r *reading) fault(n *node) (*Fault, bool) {
 	var at place
 	on := n.get("on")
 	if on == nil {
-		r.fail(n, "fault", "the fault", "happens nowhere", "on: one of api, build, node, registry, repository")
+		r.fail(n, "fault", "the fault", "happens nowhere", "on: one of "+strings.Join(placeNames(), ", "))
 		return nil, false
 	}
 	name, ok := r.choice("on", on, placeNames()...)

@@ -292,6 +292,12 @@ func (r *reading) read(root *node) {
 			r.steps(v)
 		}
 	})
+	for _, f := range r.armed {
+		if f.On == onHost && !slices.Contains(s.Needs, onHost) {
+			r.errs = append(r.errs, &Error{Position: f.Pos, Field: "on", Value: `"host"`,
+				Rule: "is not possible here: the scenario may run on clusters without one", Instead: "needs: [host]"})
+		}
+	}
 	// Rules may name what steps create.
 	if v := root.get(inNever); v != nil {
 		s.Never = r.rules(inNever, v)

@@ -173,7 +173,7 @@ func stepSchema() *jsonschema.Schema {
 	components := some(enum(Components...))
 	labels := byObject(mapOf(scalar()))
 	actions := map[string]*jsonschema.Schema{
-		"annotate": labels, "apply": objects, "cordon": names, "create": objects, "delete": refs, "fault": some(def("fault")),
+		"annotate": labels, "apply": objects, "cordon": names, "create": objects, "delete": refs, "evict": names, "fault": some(def("fault")),
 		"crash": {Type: "object", Required: []string{"component"}, AdditionalProperties: nothing(), Properties: map[string]*jsonschema.Schema{
 			"component": enum(Components...), "when": enum("before", "after"), "write": def("count"), "verb": enum(verbs...), "kind": text(),
 		}},

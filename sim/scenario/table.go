@@ -139,9 +139,14 @@ var actionWords = []Word{
 		Grammar: "delete: \"KIND NAME\" or [\"KIND NAME\", ...]",
 		Notes:   "NAME may be a glob: all objects that match it. That nothing matches is an error of the run.",
 		Example: "delete: machineosconfig layered", act: actDelete},
+	{Name: "evict", Section: SectionAction, Short: "evicts pods",
+		Grammar: "evict: NAME or [NAME, ...]",
+		Notes: "NAME may be a glob: all pods that match it, in whatever namespace. That nothing matches is an error of the run, and\n" +
+			"so is an eviction that a disruption budget doesn't allow.",
+		Example: "evict: app-*", act: actEvict},
 	{Name: "fault", Section: SectionAction, Short: "arms an aimed fault",
 		Grammar: "fault: {name: NAME, on: PLACE, do: WHAT, skip: N, times: N, duration: DURATION, AIM} or a list of them",
-		Notes: "See api, build, node, registry and repository for what can happen there and how to aim it; an aim that is\n" +
+		Notes: "See api, build, host, node, registry and repository for what can happen there and how to aim it; an aim that is\n" +
 			"left out fits everything. The first skip occurrences pass; the fault ends after times occurrences, after\n" +
 			"duration (of a delay: duration is its length), or when it is healed. A fault that never fires fails the\n" +
 			"scenario. The name is for heal; without one it is PLACE-WHAT.",
@@ -297,6 +302,7 @@ func faultWords() []Word {
 	examples := map[string]string{
 		"api":        "fault: {on: api, do: conflict, caller: machine-os-builder, verb: update, kind: machineosbuild, times: 2}",
 		"build":      "fault: {on: build, do: kill, build: layered-*, phase: push, times: 1}",
+		"host":       "fault: {on: host, do: pause, duration: 30m}",
 		"node":       "fault: {on: node, do: fail, node: layered-1, phase: pull, times: 3}",
 		"registry":   "fault: {on: registry, do: unauthorized, caller: node/*, method: GET, path: openshift/os-image/*}",
 		"repository": "fault: {on: repository, do: missing-package, package: tree}",

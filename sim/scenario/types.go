@@ -141,7 +141,7 @@ type RegistryAction struct {
 type Fault struct {
 	Name string // default: made from On and Do; unique in a scenario
 	Pos  Position
-	// On is the place: api, registry, repository, node, build.
+	// On is the place: api, registry, repository, node, build, host.
 	On string
 	// Do is what happens there:
 	//   api: error, conflict, timeout, lost-response (the write happens, the caller gets an error), delay
@@ -149,6 +149,7 @@ type Fault struct {
 	//   repository: unreachable, missing-package
 	//   node: fail, hang, (at a phase), power-off
 	//   build: fail, hang, kill (the pod is killed)
+	//   host: pause, api-server-restart, image-missing (that of build pods)
 	Do string
 	// Aim. Empty fields match everything.
 	Caller   string // component, or node/<name>, or build-pod/<name>; may hold *

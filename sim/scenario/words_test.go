@@ -65,6 +65,9 @@ func document(w Word) string {
 		}
 	case SectionStep, SectionAction, SectionFault:
 		file["steps"] = "steps:\n  - the only step:\n" + body(w.Example)
+		if w.Section == SectionFault && w.Name == onHost {
+			file["needs"] = "needs: [host]"
+		}
 		if w.Section == SectionStep && (w.Name == "always") {
 			file["steps"] += "\n      for: 1m"
 		}
