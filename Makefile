@@ -34,12 +34,13 @@ run: build ## run all scenarios; reports go to out/
 # scenarios that a release must pass run on real control planes.
 test: lint controlplane ## lint, vet, run all tests, and the conformance scenarios on a real control plane
 	go test -vet=all ./...
+	go test -vet=off -count=1 -tags=live ./cmd/layersim ./sim/cluster/envtest
 	go vet -tags 'live e2e likeness kind upstream' ./cmd/layersim ./e2e ./sim/cluster/...
 	@mkdir -p out
 	$(suite) --label-filter=conformance --fail-on-empty --junit-report=conformance.xml ./e2e -- -speed=100
 
-# Four scenarios side by side: most of a run is waiting for pauses that controllers make.
-suite = go tool ginkgo --tags=e2e --procs=4 --output-dir=out --timeout=3h
+# Six scenarios side by side: most of a run is waiting for pauses that controllers make.
+suite = go tool ginkgo --tags=e2e --procs=6 --output-dir=out --timeout=3h
 
 e2e-envtest: controlplane ## run all scenarios on real control planes
 	@mkdir -p out
@@ -48,12 +49,13 @@ e2e-envtest: controlplane ## run all scenarios on real control planes
 nodeimage: ## build the image of kind's node, or pull it, once a machine (about ten minutes)
 	@hack/nodeimage/build
 
-# One after the other, as there is one cluster; all of the library takes two hours (SCENARIOS=scenarios).
+# One after the other on one cluster, or on PARALLEL clusters; all of the library takes two hours (SCENARIOS=scenarios).
+PARALLEL ?= 1
 SCENARIOS ?= $(addprefix scenarios/,happy-path.yaml build/build-failure-three-retries.yaml pool/paused-pool.yaml scale revert/label-revert.yaml)
 
 e2e: nodeimage build live ## run SCENARIOS, by default the main ones, on a real cluster in containers
 	@mkdir -p out
-	@bin/layersim run --cluster kind --json out/kind.json --junit out/kind.xml --html out/kind.html $(SCENARIOS); status=$$?; \
+	@bin/layersim run --cluster kind --parallel $(PARALLEL) --json out/kind.json --junit out/kind.xml --html out/kind.html $(SCENARIOS); status=$$?; \
 	if [ -e out/kind.json ]; then echo "reports: out/kind.html out/kind.json out/kind.xml"; fi; exit $$status
 
 up: nodeimage build live ## make a cluster of kind and keep it
@@ -80,7 +82,7 @@ generate: ## write the generated files: fixtures/crds, fixtures/controllers
 	go run ./hack/rbac
 
 # Into the user's cache, where `make clean` leaves it.
-controlplane: ## build a real control plane, once a machine (about eight minutes)
+controlplane: ## download or build a real control plane, once a machine (up to eight minutes)
 	@hack/controlplane/build
 
 likeness: controlplane ## compare the simulated API server with a real one, answer by answer
