@@ -1,7 +1,7 @@
 // Package e2e runs the library of scenarios on a real cluster as a Ginkgo suite: one spec a scenario, variants included.
 //
 //	go tool ginkgo --tags=e2e ./e2e                                       all scenarios
-//	go tool ginkgo --tags=e2e --procs=4 --label-filter=conformance ./e2e  what a release must pass, four side by side
+//	go tool ginkgo --tags=e2e --procs=6 --label-filter=conformance ./e2e  what a release must pass, six side by side
 //	go tool ginkgo --tags=e2e --label-filter='area:pool' --focus=replace -v ./e2e
 //	go tool ginkgo --tags=e2e ./e2e -- -cluster=envtest -speed=20         flags of the suite come after --
 //
@@ -12,7 +12,8 @@
 // # Flags of the suite
 //
 //	-cluster    envtest (the default): a real control plane on this machine, built by `make controlplane`. Each Ginkgo
-//	            process starts one when its first spec needs it and stops it at the end. sim: the simulated cluster, a
+//	            process starts one when its first spec needs it and stops it at the end. kind: a real cluster in containers,
+//	            one for each process as well, of the programs that `make live` has built. sim: the simulated cluster, a
 //	            quick look at what the suite does.
 //	-scenarios  the file or folder of the scenarios; default scenarios
 //	-artifacts  the folder for what a failed scenario leaves; default out/e2e

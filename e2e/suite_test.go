@@ -140,10 +140,10 @@ func TestChosen(t *testing.T) {
 func TestRefused(t *testing.T) {
 	t.Setenv("LAYERSIM_CONTROLPLANE", t.TempDir())
 	for want, flags := range map[string][]string{
-		"the control plane is not built: run make controlplane": {"-cluster=envtest"},
-		`-cluster "cloud" is not a cluster: envtest, sim`:       {"-cluster=cloud"},
-		"-speed 0 must be more than 0":                          {"-speed=0"},
-		"nowhere.yaml":                                          {"-scenarios=nowhere.yaml"},
+		"the control plane is not on this machine: run make controlplane": {"-cluster=envtest"},
+		`-cluster "cloud" is not a cluster: envtest, kind, sim`:           {"-cluster=cloud"},
+		"-speed 0 must be more than 0":                                    {"-speed=0"},
+		"nowhere.yaml":                                                    {"-scenarios=nowhere.yaml"},
 	} {
 		if output, status := runSuite(t, append(flags, "-artifacts="+t.TempDir())...); status != 1 || !strings.Contains(output, want) {
 			t.Errorf("%v: exit status %d, want 1 with %q:\n%s", flags, status, want, output)

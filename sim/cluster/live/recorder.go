@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -317,6 +319,9 @@ func (w *watcher) run() {
 	var lost time.Time // when it could not be taken up
 	for e.ctx.Err() == nil {
 		err := w.once(e.ctx)
+		if e.Outage > 0 && (apierrors.IsResourceExpired(err) || apierrors.IsGone(err)) {
+			err = w.again(e.ctx)
+		}
 		switch {
 		case err == nil:
 			lost = time.Time{}
@@ -361,6 +366,39 @@ func (w *watcher) once(ctx context.Context) error {
 		}
 		w.saw(event.Type, o, number)
 	}
+	return nil
+}
+
+// again takes a watch up that an API server that was started anew can't go on with: it remembers no revision from before. What
+// changed meanwhile is seen as one change an object.
+func (w *watcher) again(ctx context.Context) error {
+	list, err := w.engine.Server.dynamic.Resource(w.gvr).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	now, err := strconv.ParseInt(list.GetResourceVersion(), 10, 64)
+	if err != nil {
+		return fmt.Errorf("resource version %q is no number", list.GetResourceVersion())
+	}
+	gone := maps.Clone(w.known)
+	for n := range list.Items {
+		o := &list.Items[n]
+		key := objectKey(w.gvk, o.GetNamespace(), o.GetName())
+		old := gone[key]
+		delete(gone, key)
+		if old != nil && old.GetResourceVersion() == o.GetResourceVersion() {
+			continue
+		}
+		number, err := strconv.ParseInt(o.GetResourceVersion(), 10, 64)
+		if err != nil {
+			return fmt.Errorf("resource version %q is no number", o.GetResourceVersion())
+		}
+		w.saw(watch.Modified, o, number)
+	}
+	for _, key := range slices.Sorted(maps.Keys(gone)) {
+		w.saw(watch.Deleted, gone[key].DeepCopy(), now)
+	}
+	w.from = list.GetResourceVersion()
 	return nil
 }
 
