@@ -134,7 +134,7 @@ func liveCommands() []*cobra.Command {
 			}
 			var errs []error
 			for _, name := range names {
-				errs = append(errs, kind.Down(cmd.Context(), name, func(removed string) { fmt.Fprintln(cmd.OutOrStdout(), "removed", removed) }))
+				errs = append(errs, kind.Down(cmd.Context(), name, func(removed string) { fmt.Fprintln(cmd.OutOrStdout(), removed) }))
 			}
 			if err := errors.Join(errs...); err != nil {
 				return &brokenError{err}
