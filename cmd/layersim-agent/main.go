@@ -2,6 +2,10 @@
 //
 // As "layersim-agent registry" it is the image registry, and as "layersim-agent nodes" it runs simulated nodes.
 //
+// As rpm-ostree, rpm and cat in the same image it answers for a node:
+//
+//	kubectl exec -n layersim deploy/node-agents -- rpm-ostree status --node worker-1
+//
 // In a build pod it is all programs of the image. Its image has it as /bin/bash, which build pods start with one of two
 // scripts. It is no shell, but does what they want done:
 //

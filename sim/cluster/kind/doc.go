@@ -4,6 +4,9 @@
 //	...
 //	err = kind.Down(ctx, cluster.Name, nil)
 //
+// On a [Plane] scenarios are run: a cluster with layering's kinds, the controllers' and the world's images, and a [live.Server].
+// What can happen to the node itself by faults on host is in host.go.
+//
 // # What Up makes
 //
 // One node that is control plane and worker at once: pods are scheduled to it, its label World tells it from the simulated

@@ -40,6 +40,13 @@
 // before each request, where faults are counted, and tells it of each answer before that is given; accounts, quotas and
 // deletions go to it by the API server's proxy of its Service. See package agent.
 //
+// With [Options].Nodes the machines are in the pod of a Deployment, node-agents in namespace [AgentsNamespace], which keeps them
+// on its node's disk and may end at any time. It asks this process before a phase, tells it what became of a machine before
+// anybody else can see it, and gets its orders by the API server's proxy of its Service.
+//
+// With [Options].Outage the API server may be gone for a while, by a fault. Where it can't go on with a watch afterwards, for it
+// remembers no revision from before, the kind is listed again, and what changed meanwhile is one change an object.
+//
 // The history, and so the judgement, is the same as on the simulated cluster: one goroutine, the one that calls Step, adds
 // records and judges.
 //
