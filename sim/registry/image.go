@@ -18,7 +18,7 @@ import (
 // PutImage puts an image into the registry under a reference such as "quay.io/os/base:4.18", with no request and no
 // journal entry, whatever accounts and quotas say. It returns the digest ("sha256:…").
 func (r *Registry) PutImage(ref string, img v1.Image) (string, error) {
-	c, err := load(img)
+	c, err := Load(img)
 	if err != nil {
 		return "", fmt.Errorf("put image %s: %w", ref, err)
 	}
@@ -28,24 +28,33 @@ func (r *Registry) PutImage(ref string, img v1.Image) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("put image %s: %w", ref, err)
 	}
-	needs, err := references(c.manifest, string(c.mediaType))
+	for _, digest := range slices.Sorted(maps.Keys(c.Blobs)) {
+		h.blobs.put(route.repository, digest, c.Blobs[digest])
+	}
+	digest, err := h.put(route, document{string(c.MediaType), c.Manifest})
 	if err != nil {
 		return "", fmt.Errorf("put image %s: %w", ref, err)
 	}
-	for _, digest := range slices.Sorted(maps.Keys(c.blobs)) {
-		h.blobs.put(route.repository, digest, c.blobs[digest])
-	}
-	request := internal(http.MethodPut, route.repository, route.reference)
-	request.Header.Set("Content-Type", string(c.mediaType))
-	a := h.serve(request, c.manifest)
-	if a.status != http.StatusCreated {
-		return "", fmt.Errorf("put image %s: %d %s", ref, a.status, strings.TrimSpace(a.body.String()))
-	}
-	digest := a.header.Get("Docker-Content-Digest")
-	h.index(route, digest, needs)
 	if err := r.keep(h, route.repository); err != nil {
 		return "", fmt.Errorf("put image %s: %w", ref, err)
 	}
+	return digest, nil
+}
+
+// put takes a manifest in whose blobs are there, with no request and no journal entry.
+func (h *host) put(at route, d document) (digest string, err error) {
+	needs, err := references(d.Content, d.MediaType)
+	if err != nil {
+		return "", err
+	}
+	request := internal(http.MethodPut, at.repository, at.reference)
+	request.Header.Set("Content-Type", d.MediaType)
+	a := h.serve(request, d.Content)
+	if a.status != http.StatusCreated {
+		return "", fmt.Errorf("manifest %s: %d %s", at.reference, a.status, strings.TrimSpace(a.body.String()))
+	}
+	digest = a.header.Get("Docker-Content-Digest")
+	h.index(at, digest, needs)
 	return digest, nil
 }
 
@@ -61,17 +70,17 @@ func (r *Registry) Image(ref string) (v1.Image, error) {
 	if a.status != http.StatusOK {
 		return nil, fmt.Errorf("image %s: %w", ref, errNotFound)
 	}
-	c := &contents{
-		manifest:  a.body.Bytes(),
-		mediaType: types.MediaType(a.header.Get("Content-Type")),
-		blobs:     map[string][]byte{},
+	c := &Content{
+		Manifest:  a.body.Bytes(),
+		MediaType: types.MediaType(a.header.Get("Content-Type")),
+		Blobs:     map[string][]byte{},
 	}
 	for digest, info := range h.repositories[route.repository].manifests[a.header.Get("Docker-Content-Digest")] {
 		if info.content {
-			c.blobs[digest] = h.blobs.content[digest]
+			c.Blobs[digest] = h.blobs.content[digest]
 		}
 	}
-	img, err := c.image()
+	img, err := c.Image()
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", ref, err)
 	}
@@ -150,11 +159,11 @@ func (r *Registry) key(repository string) string {
 
 // Copy reads an image whole, so that the copy needs no registry any more. The bytes, and so the digest, are the same.
 func Copy(img v1.Image) (v1.Image, error) {
-	c, err := load(img)
+	c, err := Load(img)
 	if err != nil {
 		return nil, fmt.Errorf("copy image: %w", err)
 	}
-	return c.image()
+	return c.Image()
 }
 
 // Content is the bytes of an image.
@@ -166,41 +175,19 @@ type Content struct {
 
 // Load reads an image whole.
 func Load(img v1.Image) (*Content, error) {
-	c, err := load(img)
-	if err != nil {
-		return nil, err
-	}
-	return &Content{Manifest: c.manifest, MediaType: c.mediaType, Blobs: c.blobs}, nil
-}
-
-// Image is the image again.
-func (c *Content) Image() (v1.Image, error) {
-	return (&contents{manifest: c.Manifest, mediaType: c.MediaType, blobs: c.Blobs}).image()
-}
-
-// contents are an image made of its bytes.
-type contents struct {
-	manifest  []byte
-	mediaType types.MediaType
-	config    []byte
-	layers    map[string]types.MediaType
-	blobs     map[string][]byte // config and layers, by digest
-}
-
-func load(img v1.Image) (*contents, error) {
-	c := &contents{blobs: map[string][]byte{}}
+	c := &Content{Blobs: map[string][]byte{}}
 	var err error
-	if c.manifest, err = img.RawManifest(); err != nil {
+	if c.Manifest, err = img.RawManifest(); err != nil {
 		return nil, fmt.Errorf("read manifest: %w", err)
 	}
-	if c.mediaType, err = img.MediaType(); err != nil {
+	if c.MediaType, err = img.MediaType(); err != nil {
 		return nil, fmt.Errorf("read media type: %w", err)
 	}
 	config, err := img.ConfigName()
 	if err != nil {
 		return nil, fmt.Errorf("read config digest: %w", err)
 	}
-	if c.blobs[config.String()], err = img.RawConfigFile(); err != nil {
+	if c.Blobs[config.String()], err = img.RawConfigFile(); err != nil {
 		return nil, fmt.Errorf("read config: %w", err)
 	}
 	layers, err := img.Layers()
@@ -223,33 +210,40 @@ func load(img v1.Image) (*contents, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read layer %s: %w", digest, err)
 		}
-		c.blobs[digest.String()] = content
+		c.Blobs[digest.String()] = content
 	}
 	return c, nil
 }
 
-func (c *contents) image() (v1.Image, error) {
-	m, err := v1.ParseManifest(bytes.NewReader(c.manifest))
+// Image is the image again.
+func (c *Content) Image() (v1.Image, error) {
+	m, err := v1.ParseManifest(bytes.NewReader(c.Manifest))
 	if err != nil {
 		return nil, fmt.Errorf("parse manifest: %w", err)
 	}
-	config, ok := c.blobs[m.Config.Digest.String()]
-	if !ok {
+	i := &contents{content: c, layers: map[string]types.MediaType{}}
+	var ok bool
+	if i.config, ok = c.Blobs[m.Config.Digest.String()]; !ok {
 		return nil, fmt.Errorf("config %s: %w", m.Config.Digest, errNotFound)
 	}
-	c.config = config
-	c.layers = map[string]types.MediaType{}
 	for _, l := range m.Layers {
-		c.layers[l.Digest.String()] = l.MediaType
+		i.layers[l.Digest.String()] = l.MediaType
 	}
-	return partial.CompressedToImage(c)
+	return partial.CompressedToImage(i)
+}
+
+// contents are an image made of its bytes.
+type contents struct {
+	content *Content
+	config  []byte
+	layers  map[string]types.MediaType
 }
 
 func (c *contents) RawConfigFile() ([]byte, error)      { return c.config, nil }
-func (c *contents) MediaType() (types.MediaType, error) { return c.mediaType, nil }
-func (c *contents) RawManifest() ([]byte, error)        { return c.manifest, nil }
+func (c *contents) MediaType() (types.MediaType, error) { return c.content.MediaType, nil }
+func (c *contents) RawManifest() ([]byte, error)        { return c.content.Manifest, nil }
 func (c *contents) LayerByDigest(h v1.Hash) (partial.CompressedLayer, error) {
-	content, ok := c.blobs[h.String()]
+	content, ok := c.content.Blobs[h.String()]
 	if !ok {
 		return nil, fmt.Errorf("layer %s: %w", h, errNotFound)
 	}

@@ -108,18 +108,8 @@ func (r *Registry) take(host, path string, i index, content map[string][]byte) e
 		h.blobs.put(path, digest, content[digest])
 	}
 	put := func(reference string, d document) error {
-		needs, err := references(d.Content, d.MediaType)
-		if err != nil {
-			return err
-		}
-		request := internal(http.MethodPut, path, reference)
-		request.Header.Set("Content-Type", d.MediaType)
-		a := h.serve(request, d.Content)
-		if a.status != http.StatusCreated {
-			return fmt.Errorf("manifest %s: %d %s", reference, a.status, strings.TrimSpace(a.body.String()))
-		}
-		h.index(route{manifest, path, reference}, a.header.Get("Docker-Content-Digest"), needs)
-		return nil
+		_, err := h.put(route{manifest, path, reference}, d)
+		return err
 	}
 	var indexes []string // refer to other manifests, which come first
 	for _, digest := range slices.Sorted(maps.Keys(i.Manifests)) {
@@ -266,6 +256,9 @@ func (f Folder) Each(read func(name string, content []byte) error) error {
 			return err
 		}
 		content, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // it was removed just now
+		}
 		if err != nil {
 			return err
 		}

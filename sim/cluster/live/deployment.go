@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
 
+	"github.com/layersim/layersim/sim/cluster/live/agent"
 	"github.com/layersim/layersim/sim/cluster/proxy"
 )
 
@@ -42,15 +43,13 @@ const (
 	deployLimit = 2 * time.Minute
 	// lastLimit is how long a request of layersim's may take that has to be made even when the run was interrupted.
 	lastLimit = 30 * time.Second
-	// where the pod finds what it is given.
-	given = "/etc/layersim"
 )
 
 // outfit is what a process runs in that has no manifest in package fixtures.
 type outfit struct {
 	Deployment
 	manifest *appsv1.Deployment
-	given    map[string][]byte // files of the folder given
+	given    map[string][]byte // more files of the folder agent.Given
 }
 
 // deployed is one life of a replica in the cluster: a pod, or several one after the other if something removes them.
@@ -145,12 +144,12 @@ func (d *deployed) fit(o Deployment) {
 		Secret: &corev1.SecretVolumeSource{SecretName: d.id, DefaultMode: ptr.To[int32](0o444)}}})
 	c := &template.Spec.Containers[0]
 	c.Image, c.ImagePullPolicy = o.Image, corev1.PullNever
-	c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "layersim", MountPath: given, ReadOnly: true})
+	c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "layersim", MountPath: agent.Given, ReadOnly: true})
 	c.Env = append(c.Env,
-		corev1.EnvVar{Name: "KUBECONFIG", Value: given + "/kubeconfig"},
+		corev1.EnvVar{Name: "KUBECONFIG", Value: agent.Given + "/kubeconfig"},
 		corev1.EnvVar{Name: "HTTPS_PROXY", Value: e.gate.proxyURL(d.process.name).String()},
 		corev1.EnvVar{Name: "NO_PROXY", Value: "127.0.0.1,localhost"},
-		corev1.EnvVar{Name: "SSL_CERT_FILE", Value: given + "/registry.crt"})
+		corev1.EnvVar{Name: "SSL_CERT_FILE", Value: agent.Given + "/registry.crt"})
 }
 
 func (d *deployed) apply(o any) error {

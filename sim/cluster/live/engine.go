@@ -204,7 +204,7 @@ func (e *Engine) Transport(r cluster.Registry, caller string) http.RoundTripper 
 		}
 		e.front, e.gate = front, &front.gate
 	}
-	return e.front.transport(caller)
+	return e.front.ways.To(caller)
 }
 
 // authority is the certificate authority of the registry in PEM form. There is none before the first Transport.

@@ -5,10 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net"
-	"net/http"
 	"net/url"
-	"sync"
-	"time"
 
 	"github.com/layersim/layersim/sim/cluster/live/agent"
 	"github.com/layersim/layersim/sim/registry"
@@ -30,15 +27,12 @@ func (g *gate) proxyURL(caller string) *url.URL {
 type front struct {
 	gate
 	*agent.Front
-	roots *x509.CertPool
-
-	mu         sync.Mutex // guards what follows
-	transports map[string]*http.Transport
+	ways agent.Ways // of callers in this process
 }
 
 // newFront opens one at an address of this machine.
 func newFront(r *registry.Registry, address string) (*front, error) {
-	f := &front{roots: x509.NewCertPool(), transports: map[string]*http.Transport{}}
+	f := &front{}
 	certificate, key, err := agent.Certify(r.Hosts()...)
 	if err != nil {
 		return nil, fmt.Errorf("certify the registry: %w", err)
@@ -48,38 +42,19 @@ func newFront(r *registry.Registry, address string) (*front, error) {
 		return nil, fmt.Errorf("certify the registry: %w", err)
 	}
 	f.authority = certificate
-	f.roots.AppendCertsFromPEM(certificate)
 	listener, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
 	if err != nil {
 		return nil, fmt.Errorf("open the registry: %w", err)
 	}
 	f.address = listener.Addr().String()
+	f.ways.Proxy, f.ways.Roots = &url.URL{Scheme: "http", Host: f.address}, x509.NewCertPool()
+	f.ways.Roots.AppendCertsFromPEM(certificate)
 	f.Front = agent.NewFront(agent.FrontOptions{Registry: r, Certificate: pair})
 	f.Proxy(listener)
 	return f, nil
 }
 
-// transport is the way of a caller in this process.
-func (f *front) transport(caller string) http.RoundTripper {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	t := f.transports[caller]
-	if t == nil {
-		t = &http.Transport{
-			Proxy:           http.ProxyURL(f.proxyURL(caller)),
-			TLSClientConfig: &tls.Config{RootCAs: f.roots}, IdleConnTimeout: 10 * time.Second,
-			ResponseHeaderTimeout: 30 * time.Second,
-		}
-		f.transports[caller] = t
-	}
-	return t
-}
-
 func (f *front) close() error {
-	f.mu.Lock()
-	for _, t := range f.transports {
-		t.CloseIdleConnections()
-	}
-	f.mu.Unlock()
+	f.ways.Close()
 	return f.Close()
 }

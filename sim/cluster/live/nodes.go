@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -353,9 +354,11 @@ func OnNode(ctx context.Context, config *rest.Config, command agent.NodesCommand
 	if err != nil {
 		return o, fmt.Errorf("find the agent of the nodes: %w", err)
 	}
-	_, token, _ := strings.Cut(string(gift.Data[agent.WorldFile]), "://"+nodesName+":")
-	token, _, _ = strings.Cut(token, "@")
-	asker, err := podAsker(config, "pods", AgentsNamespace, pod.Name, token)
+	world, err := url.Parse(string(gift.Data[agent.WorldFile]))
+	if err != nil {
+		return o, errors.New("find the agent of the nodes: it was given no address") // which has a token
+	}
+	asker, err := podAsker(config, "pods", AgentsNamespace, pod.Name, agent.At(world).Token)
 	if err != nil {
 		return o, err
 	}

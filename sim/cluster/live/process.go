@@ -6,28 +6,24 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/config"
-	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
 	ctrlmanager "sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/layersim/layersim/controllers/component"
 	"github.com/layersim/layersim/controllers/layering"
 	"github.com/layersim/layersim/controllers/manager"
+	"github.com/layersim/layersim/sim/cluster/live/agent"
 	"github.com/layersim/layersim/sim/cluster/proxy"
 	"github.com/layersim/layersim/sim/history"
 	"github.com/layersim/layersim/sim/world"
@@ -69,7 +65,7 @@ type incarnation struct {
 	ready chan error
 	// replica is the name of its Deployment.
 	replica string
-	wakes   map[string]chan event.GenericEvent // by component
+	wakes   agent.Wakes
 	// pauses are its components'. Nobody knows those of a program that runs elsewhere: nil.
 	pauses *pauses
 }
@@ -153,12 +149,9 @@ func (p *process) attach(caller *proxy.Caller) (*incarnation, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &incarnation{caller: caller, ended: make(chan struct{}), wakes: map[string]chan event.GenericEvent{}, pauses: &pauses{}}
+	i := &incarnation{caller: caller, ended: make(chan struct{}), wakes: agent.NewWakes(p.components), pauses: &pauses{}}
 	for _, c := range p.components {
-		c.New = p.watched(c, i.pauses)
-		wakes := make(chan event.GenericEvent, 1024)
-		i.wakes[c.Name] = wakes
-		if err := manager.Add(mgr, c, source.Channel(wakes, &handler.EnqueueRequestForObject{})); err != nil {
+		if err := i.wakes.Add(mgr, p.watched(c, i.pauses)); err != nil {
 			return nil, err
 		}
 	}
@@ -174,34 +167,27 @@ func (p *process) attach(caller *proxy.Caller) (*incarnation, error) {
 	return i, nil
 }
 
-// watched records what a component's reconciles come to.
-func (p *process) watched(c component.Component, pauses *pauses) func(component.Env) (reconcile.Reconciler, error) {
-	return func(env component.Env) (reconcile.Reconciler, error) {
-		inner, err := c.New(env)
+// watched records what a component's reconciles come to, and when it will look again.
+func (p *process) watched(c component.Component, pauses *pauses) component.Component {
+	c = agent.Watched(c, func(_ context.Context, failure *history.Component) {
+		p.engine.Record(history.Record{Component: failure})
+	})
+	inner := c.New
+	c.New = func(env component.Env) (reconcile.Reconciler, error) {
+		reconciler, err := inner(env)
 		if err != nil {
 			return nil, err
 		}
-		return reconcile.Func(func(ctx context.Context, r reconcile.Request) (result reconcile.Result, err error) {
+		return reconcile.Func(func(ctx context.Context, r reconcile.Request) (reconcile.Result, error) {
 			p.engine.reconcs.Add(1)
 			this := pause{c.Name, r}
 			pauses.began(this)
-			defer func() { pauses.ended(this, result, err) }()
-			failed := func(event, message string) {
-				p.engine.Record(history.Record{Component: &history.Component{
-					Name: c.Name, Event: event, Key: r.String(), Message: message}})
-			}
-			defer func() {
-				if cause := recover(); cause != nil {
-					failed("panic", fmt.Sprintf("%v\n%s", cause, debug.Stack()))
-					err = fmt.Errorf("panic: %v", cause)
-				}
-			}()
-			if result, err = inner.Reconcile(ctx, r); err != nil && ctx.Err() == nil {
-				failed("error", err.Error())
-			}
+			result, err := reconciler.Reconcile(ctx, r)
+			pauses.ended(this, result, err)
 			return result, err
 		}), nil
 	}
+	return c
 }
 
 // unexpected reports whether a replica that ended was to run on.
@@ -322,18 +308,11 @@ func (p *process) Restart() error {
 	return p.start()
 }
 
-// wake queues a key of a component of this process. Where the queue is full the component looks at everything anyway.
+// wake queues a key of a component of this process.
 func (p *process) wake(name, key string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, i := range p.running {
-		if wakes := i.wakes[name]; wakes != nil {
-			o := &metav1.PartialObjectMetadata{}
-			o.Name = key
-			select {
-			case wakes <- event.GenericEvent{Object: o}:
-			default:
-			}
-		}
+		i.wakes.Wake(name, key)
 	}
 }

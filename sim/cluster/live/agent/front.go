@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -145,6 +146,47 @@ func (f *Front) connect(w http.ResponseWriter, request *http.Request) {
 		return
 	}
 	f.tunnels.add(&tunnel{Conn: conn, caller: caller})
+}
+
+// Ways are the ways of callers through a front's proxy.
+type Ways struct {
+	// Proxy is its address; the user is replaced by the caller.
+	Proxy *url.URL
+	// Roots verify TLS, by default the system's.
+	Roots *x509.CertPool
+
+	mu         sync.Mutex // guards what follows
+	transports map[string]*http.Transport
+}
+
+// To is the way of a caller.
+func (w *Ways) To(caller string) http.RoundTripper {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	t := w.transports[caller]
+	if t == nil {
+		proxy := *w.Proxy
+		proxy.User = url.UserPassword(caller, "-")
+		t = &http.Transport{
+			Proxy:           http.ProxyURL(&proxy),
+			TLSClientConfig: &tls.Config{RootCAs: w.Roots, MinVersion: tls.VersionTLS12}, IdleConnTimeout: 10 * time.Second,
+			ResponseHeaderTimeout: 30 * time.Second,
+		}
+		if w.transports == nil {
+			w.transports = map[string]*http.Transport{}
+		}
+		w.transports[caller] = t
+	}
+	return t
+}
+
+// Close closes connections that nobody uses.
+func (w *Ways) Close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, t := range w.transports {
+		t.CloseIdleConnections()
+	}
 }
 
 // Certify makes a certificate for hosts (with or without a port) and addresses that vouches for itself, for a week: both it and

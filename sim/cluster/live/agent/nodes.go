@@ -3,13 +3,11 @@ package agent
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -22,7 +20,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	machinev1beta1 "github.com/openshift/api/machine/v1beta1"
 	mcfgv1 "github.com/openshift/api/machineconfiguration/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -30,17 +27,13 @@ import (
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/config"
-	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
 	ctrlmanager "sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/layersim/layersim/controllers/component"
-	"github.com/layersim/layersim/controllers/manager"
 	"github.com/layersim/layersim/sim/history"
 	"github.com/layersim/layersim/sim/node"
+	"github.com/layersim/layersim/sim/registry"
 )
 
 const (
@@ -124,9 +117,10 @@ type Nodes struct {
 	// Broken is told that the machines can't be kept. It has to end the process.
 	Broken func(error)
 
-	installer installer
-	fleet     *node.Fleet
-	wakes     map[string]chan event.GenericEvent // by component
+	installer  installer
+	fleet      *node.Fleet
+	components []component.Component // the agents of the machines
+	wakes      Wakes
 }
 
 // Run plays the machines until the context ends; then it returns at once, in the middle of whatever is being done. Answers
@@ -142,7 +136,7 @@ func (n *Nodes) Run(ctx context.Context, answers *Answers) error {
 	}
 	Answer(answers, NodesOrderPath, n.obey)
 	Answer(answers, NodesRunPath, func(_ context.Context, _ string, c NodesCommand) (NodesOutput, error) {
-		return c.Run(filepath.Join(n.Folder, n.Options.Run)), nil
+		return c.on(n.fleet), nil
 	})
 	ended := make(chan error, 1)
 	go func() { ended <- n.play(ctx, answers) }()
@@ -194,16 +188,10 @@ func (n *Nodes) prepare(ctx context.Context) error {
 			}
 		}
 	}
-	storage := &folder{path: filepath.Join(n.Folder, n.Options.Run), broken: n.Broken}
-	if err := os.MkdirAll(storage.path, 0o700); err != nil {
-		return err
-	}
-	n.wakes = map[string]chan event.GenericEvent{}
-	for _, c := range new(node.Fleet).Components(node.ComponentOptions{}) {
-		n.wakes[c.Name] = make(chan event.GenericEvent, 4096)
-	}
+	storage := folder{registry.Folder(filepath.Join(n.Folder, n.Options.Run)), n.Broken}
+	ways := &Ways{Proxy: n.Proxy, Roots: n.Roots}
 	n.fleet = node.NewFleet(node.FleetOptions{
-		Clock: clock.RealClock{}, Storage: storage, Transport: n.transport(), InstallKeychain: &n.installer,
+		Clock: clock.RealClock{}, Storage: storage, Transport: ways.To, InstallKeychain: &n.installer,
 		Tell: func(machine, serial int, r history.Node) {
 			n.insist(ctx, NodesTellPath, NodesNews{Machine: machine, Serial: serial, Node: &r}, nil)
 		},
@@ -215,9 +203,11 @@ func (n *Nodes) prepare(ctx context.Context) error {
 			}
 			return &f
 		},
-		Wake: n.wake, Seed: n.Options.Seed, Durations: n.Options.Durations,
+		Wake: func(component, machine string) { n.wakes.Wake(component, machine) }, Seed: n.Options.Seed, Durations: n.Options.Durations,
 		NoMachineConfigNodes: n.Options.NoMachineConfigNodes,
 	})
+	n.components = n.fleet.Components(node.ComponentOptions{Machines: true})
+	n.wakes = NewWakes(n.components)
 	return n.fleet.Restore()
 }
 
@@ -238,24 +228,6 @@ func (n *Nodes) insist(ctx context.Context, path string, question, answer any) {
 	}
 }
 
-// transport gives each caller its way to the registry.
-func (n *Nodes) transport() func(caller string) http.RoundTripper {
-	var mu sync.Mutex
-	transports := map[string]http.RoundTripper{}
-	return func(caller string) http.RoundTripper {
-		mu.Lock()
-		defer mu.Unlock()
-		if transports[caller] == nil {
-			proxy := *n.Proxy
-			proxy.User = url.UserPassword(caller, "-")
-			transports[caller] = &http.Transport{Proxy: http.ProxyURL(&proxy), ResponseHeaderTimeout: 30 * time.Second,
-				TLSClientConfig:    &tls.Config{RootCAs: n.Roots, MinVersion: tls.VersionTLS12},
-				DisableCompression: true, IdleConnTimeout: 5 * time.Second}
-		}
-		return transports[caller]
-	}
-}
-
 // installer is the keychain of whoever installs machines.
 type installer struct {
 	mu sync.Mutex
@@ -267,16 +239,6 @@ func (i *installer) Resolve(authn.Resource) (authn.Authenticator, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return authn.FromConfig(i.AuthConfig), nil
-}
-
-// wake queues a machine. Where the queue is full the component looks at everything anyway.
-func (n *Nodes) wake(component, machine string) {
-	o := &metav1.PartialObjectMetadata{}
-	o.Name = machine
-	select {
-	case n.wakes[component] <- event.GenericEvent{Object: o}:
-	default:
-	}
 }
 
 // obey carries out an order.
@@ -328,16 +290,18 @@ func (n *Nodes) play(ctx context.Context, answers *Answers) error {
 	if err != nil {
 		return err
 	}
-	for _, c := range n.fleet.Components(node.ComponentOptions{Machines: true}) {
-		c.New = n.watched(c)
-		if err := manager.Add(mgr, c, source.Channel(n.wakes[c.Name], &handler.EnqueueRequestForObject{})); err != nil {
+	failed := func(ctx context.Context, failure *history.Component) {
+		n.insist(ctx, NodesTellPath, NodesNews{Component: failure}, nil)
+	}
+	for _, c := range n.components {
+		if err := n.wakes.Add(mgr, Watched(c, failed)); err != nil {
 			return err
 		}
 	}
 	if err := mgr.Add(ctrlmanager.RunnableFunc(func(context.Context) error {
 		for _, name := range n.fleet.Names() {
-			n.wake(node.KubeletName, name)
-			n.wake(node.DaemonName, name)
+			n.wakes.Wake(node.KubeletName, name)
+			n.wakes.Wake(node.DaemonName, name)
 		}
 		answers.Ready()
 		return nil
@@ -347,43 +311,19 @@ func (n *Nodes) play(ctx context.Context, answers *Answers) error {
 	return mgr.Start(ctx)
 }
 
-// watched tells what goes wrong in a component.
-func (n *Nodes) watched(c component.Component) func(component.Env) (reconcile.Reconciler, error) {
-	return func(env component.Env) (reconcile.Reconciler, error) {
-		inner, err := c.New(env)
-		if err != nil {
-			return nil, err
-		}
-		return reconcile.Func(func(ctx context.Context, r reconcile.Request) (reconcile.Result, error) {
-			result, err := inner.Reconcile(ctx, r)
-			if err != nil && ctx.Err() == nil {
-				n.insist(ctx, NodesTellPath, NodesNews{Component: &history.Component{
-					Name: c.Name, Event: "error", Key: r.String(), Message: err.Error()}}, nil)
-			}
-			return result, err
-		}), nil
-	}
-}
-
-// folder keeps things in files. They outlive the process, but not a power failure.
+// folder keeps machines in files. They outlive the process, but not a power failure.
 type folder struct {
-	path   string
+	registry.Folder
 	broken func(error)
 }
 
 // Save implements [node.Storage].
-func (f *folder) Save(key string, value []byte) {
-	file := filepath.Join(f.path, url.PathEscape(key))
+func (f folder) Save(key string, value []byte) {
 	var err error
 	if value == nil {
-		if err = os.Remove(file); errors.Is(err, os.ErrNotExist) {
-			err = nil
-		}
+		err = f.Remove(key)
 	} else {
-		part := filepath.Join(f.path, "."+strconv.Itoa(os.Getpid()))
-		if err = os.WriteFile(part, value, 0o600); err == nil {
-			err = os.Rename(part, file)
-		}
+		err = f.Write(key, value)
 	}
 	if err != nil {
 		f.broken(fmt.Errorf("keep %s: %w", key, err))
@@ -391,29 +331,13 @@ func (f *folder) Save(key string, value []byte) {
 }
 
 // Load implements [node.Storage].
-func (f *folder) Load() (map[string][]byte, error) {
-	files, err := os.ReadDir(f.path)
-	if err != nil {
-		return nil, err
-	}
+func (f folder) Load() (map[string][]byte, error) {
 	all := map[string][]byte{}
-	for _, file := range files {
-		if file.Name()[0] == '.' {
-			continue // was not finished
-		}
-		key, err := url.PathUnescape(file.Name())
-		if err != nil {
-			return nil, err
-		}
-		content, err := os.ReadFile(filepath.Join(f.path, file.Name()))
-		switch {
-		case err == nil:
-			all[key] = content
-		case !errors.Is(err, os.ErrNotExist): // it was removed just now
-			return nil, err
-		}
-	}
-	return all, nil
+	err := f.Each(func(key string, content []byte) error {
+		all[key] = content
+		return nil
+	})
+	return all, err
 }
 
 func readOptions(given string) (o NodesOptions, err error) {

@@ -116,11 +116,13 @@ func TestNodes(t *testing.T) {
 	if _, err := n.obey(t.Context(), "", wrong); err == nil || !strings.Contains(err.Error(), "unauthorized") {
 		t.Errorf("installed with a wrong password: %v", err)
 	}
+	reachable := w.proxy
+	w.proxy = &url.URL{Scheme: "http", Host: "127.0.0.1:1"}
 	n = w.agent(t, dir)
-	n.Proxy = &url.URL{Scheme: "http", Host: "127.0.0.1:1"}
 	if _, err := n.obey(t.Context(), "", install); !errors.Is(err, ErrNotYet) {
 		t.Errorf("installed while the registry can't be reached: %v", err)
 	}
+	w.proxy = reachable
 	n = w.agent(t, dir)
 	orders := []NodesOrder{
 		install,
@@ -236,22 +238,22 @@ func TestLock(t *testing.T) {
 // What can't be kept ends the process; what was not finished is not read.
 func TestFolder(t *testing.T) {
 	var broken error
-	f := &folder{path: t.TempDir(), broken: func(err error) { broken = err }}
+	dir := t.TempDir()
+	f := folder{registry.Folder(dir), func(err error) { broken = err }}
 	f.Save("host/w1", []byte("a"))
 	f.Save("image/sha256:1", []byte("b"))
 	f.Save("host/w2", []byte("c"))
 	f.Save("host/w2", nil)
 	f.Save("host/w3", nil)
-	if err := os.WriteFile(filepath.Join(f.path, ".1"), []byte("half"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, ".1"), []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	got, err := f.Load()
 	if diff := cmp.Diff(map[string][]byte{"host/w1": []byte("a"), "image/sha256:1": []byte("b")}, got); diff != "" || err != nil || broken != nil {
 		t.Errorf("%v %v\n%s", err, broken, diff)
 	}
-	if f.path = filepath.Join(f.path, "gone"); true {
-		f.Save("host/w1", []byte("a"))
-	}
+	f.Folder = registry.Folder(filepath.Join(dir, ".1")) // where no folder can be
+	f.Save("host/w1", []byte("a"))
 	if broken == nil || !strings.Contains(broken.Error(), "keep host/w1") {
 		t.Errorf("broken: %v", broken)
 	}

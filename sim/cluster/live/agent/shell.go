@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/layersim/layersim/sim/node"
+	"github.com/layersim/layersim/sim/registry"
 )
 
 // NodesCommand is a command that is run on a machine. There is no shell: it is one of
@@ -39,29 +40,30 @@ func (stopped) Now() time.Time                  { return time.Time{} }
 func (stopped) Since(t time.Time) time.Duration { return time.Time{}.Sub(t) }
 
 // readOnly is a storage for who only looks.
-type readOnly struct{ *folder }
+type readOnly struct{ folder }
 
 // Save implements [node.Storage].
 func (readOnly) Save(string, []byte) {}
 
 // Run runs the command on a machine that is kept in a folder, as it is now; the agent of the machines may be at work.
 func (c NodesCommand) Run(path string) NodesOutput {
-	fail := func(code int, format string, args ...any) NodesOutput {
-		return NodesOutput{Err: "error: " + fmt.Sprintf(format, args...) + "\n", Code: code}
-	}
 	var fleet *node.Fleet
 	var err error
 	for range 5 { // what belongs together is not written at once
-		fleet = node.NewFleet(node.FleetOptions{Clock: stopped{}, Storage: readOnly{&folder{path: path}}})
+		fleet = node.NewFleet(node.FleetOptions{Clock: stopped{}, Storage: readOnly{folder{Folder: registry.Folder(path)}}})
 		if err = fleet.Restore(); err == nil {
-			break
+			return c.on(fleet)
 		}
 	}
-	if errors.Is(err, os.ErrNotExist) {
-		return fail(1, "there are no nodes")
-	} else if err != nil {
-		return fail(1, "%v", err)
-	}
+	return failed(1, "%v", err)
+}
+
+func failed(code int, format string, args ...any) NodesOutput {
+	return NodesOutput{Err: "error: " + fmt.Sprintf(format, args...) + "\n", Code: code}
+}
+
+// on runs the command on a machine as it is: nothing becomes due by it.
+func (c NodesCommand) on(fleet *node.Fleet) NodesOutput {
 	names := fleet.Names()
 	if c.Node == "" && len(names) == 1 {
 		c.Node = names[0]
@@ -69,13 +71,13 @@ func (c NodesCommand) Run(path string) NodesOutput {
 	h := fleet.Host(c.Node)
 	switch {
 	case len(names) == 0:
-		return fail(1, "there are no nodes")
+		return failed(1, "there are no nodes")
 	case c.Node == "":
-		return fail(2, "which node? There are %s", strings.Join(names, ", "))
+		return failed(2, "which node? There are %s", strings.Join(names, ", "))
 	case h == nil:
-		return fail(1, "node %q not found; there are %s", c.Node, strings.Join(names, ", "))
+		return failed(1, "node %q not found; there are %s", c.Node, strings.Join(names, ", "))
 	case !h.Running(time.Time{}):
-		return fail(1, "node %s is down: it is off or boots", c.Node)
+		return failed(1, "node %s is down: it is off or boots", c.Node)
 	}
 	args := c.Arguments
 	if len(args) > 2 && args[0] == "chroot" && args[1] == "/host" {
@@ -100,7 +102,7 @@ func (c NodesCommand) Run(path string) NodesOutput {
 		}
 		return o
 	}
-	return fail(127, "%q: a node of layersim knows only rpm-ostree status [--json], rpm -qa, and cat of files of its MachineConfig",
+	return failed(127, "%q: a node of layersim knows only rpm-ostree status [--json], rpm -qa, and cat of files of its MachineConfig",
 		strings.Join(args, " "))
 }
 
