@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -91,11 +93,8 @@ func (b *onKind) run(ctx context.Context, slot int, s *scenario.Scenario, o run.
 func (b *onKind) close() error {
 	var wait sync.WaitGroup
 	errs := make([]error, len(b.planes))
-	n := 0
-	for _, plane := range b.planes {
-		err := &errs[n]
-		n++
-		wait.Go(func() { *err = plane.Stop() })
+	for n, slot := range slices.Sorted(maps.Keys(b.planes)) {
+		wait.Go(func() { errs[n] = b.planes[slot].Stop() })
 	}
 	wait.Wait()
 	return errors.Join(errs...)

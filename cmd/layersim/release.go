@@ -59,9 +59,6 @@ func (s *system) judge(result *report.Result, name string) {
 	}
 }
 
-// programs are the names of the controllers' processes and programs.
-var programs = []string{release.Controller, release.Builder}
-
 // system says how the flags want the layering controllers to be run.
 func (f *runFlags) system(ctx context.Context) (system, error) {
 	folder := f.controllers
@@ -80,7 +77,7 @@ func (f *runFlags) system(ctx context.Context) (system, error) {
 		}
 		folder = filepath.Dir(self)
 	}
-	for _, name := range programs {
+	for _, name := range release.Programs {
 		file := filepath.Join(folder, name)
 		if info, err := os.Stat(file); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
 			return system{}, fmt.Errorf("--controllers %q: %s is not a program: give bundled, in-process, bundled-processes, deployed (built by `make live`), "+
@@ -98,7 +95,7 @@ func (f *runFlags) system(ctx context.Context) (system, error) {
 
 // bundledProgram runs a program with the command line of this repository's.
 func bundledProgram(folder, name string) *live.Program {
-	if !slices.Contains(programs, name) {
+	if !slices.Contains(release.Programs, name) {
 		return nil
 	}
 	return &live.Program{
@@ -151,7 +148,7 @@ func (f *runFlags) upstream(ctx context.Context, folder string) (system, error) 
 		return release.Install(ctx, admin, r.Objects(release.Parameters{BaseImage: facts.BaseImage, Controllers: version, Trust: facts.Trust}))
 	}
 	s.program = func(name string) *live.Program {
-		if !slices.Contains(programs, name) {
+		if !slices.Contains(release.Programs, name) {
 			return nil
 		}
 		return &live.Program{

@@ -195,7 +195,7 @@ func (r *reader) job(c *history.Change) {
 		}
 	}
 	for _, kind := range []string{"Complete", "Failed"} {
-		if condition(c.New, kind) && !condition(c.Old, kind) {
+		if history.Condition(c.New, kind) && !history.Condition(c.Old, kind) {
 			m.Track, m.Text, m.what = "end", kind, jobComplete
 			if kind == "Failed" {
 				m.what = jobFailed
@@ -471,14 +471,4 @@ func label(o *unstructured.Unstructured, key string) string {
 func flag(o *unstructured.Unstructured, path ...string) bool {
 	b, _ := history.Field(o, path...).(bool)
 	return b
-}
-
-// condition tells whether a condition is true.
-func condition(o *unstructured.Unstructured, kind string) bool {
-	for _, c := range history.Items(o, "status", "conditions") {
-		if c["type"] == kind {
-			return c["status"] == "True"
-		}
-	}
-	return false
 }

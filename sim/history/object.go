@@ -48,3 +48,13 @@ func Items(o *unstructured.Unstructured, path ...string) []map[string]any {
 	}
 	return items
 }
+
+// Condition tells whether a condition of an object's status is True.
+func Condition(o *unstructured.Unstructured, kind string) bool {
+	for _, c := range Items(o, "status", "conditions") {
+		if c["type"] == kind {
+			return c["status"] == "True"
+		}
+	}
+	return false
+}

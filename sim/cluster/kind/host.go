@@ -12,9 +12,8 @@ import (
 type host struct {
 	ctx     context.Context
 	cluster *Cluster
-	// missing are the images that are away.
-	missing map[string]bool
-	paused  bool
+	// missing says that the image of build pods is away, paused that the node stands still.
+	missing, paused bool
 }
 
 // away is what an image is called while it is missing.
@@ -34,7 +33,10 @@ func (h *host) Begin(do string) error {
 	case "api-server-restart":
 		return h.killAPIServer(ctx)
 	case "image-missing":
-		return h.take(ctx, agentTag)
+		// The node can't reach any registry that has it.
+		err := h.rename(ctx, agentTag, away+agentTag)
+		h.missing = err == nil
+		return err
 	}
 	return fmt.Errorf("nothing is known of %q", do)
 }
@@ -48,8 +50,8 @@ func (h *host) End(do string) error {
 		h.paused = false
 		_, err := docker(ctx, "unpause", h.cluster.Node)
 		return err
-	case do == "image-missing" && h.missing[agentTag]:
-		delete(h.missing, agentTag)
+	case do == "image-missing" && h.missing:
+		h.missing = false
 		return h.rename(ctx, away+agentTag, agentTag)
 	}
 	return nil
@@ -70,18 +72,6 @@ func (h *host) killAPIServer(ctx context.Context) error {
 	}
 	_, err = h.cluster.Exec(ctx, append([]string{"crictl", "stop", "--timeout", "0"}, found...)...)
 	return err
-}
-
-// take takes an image away. The node can't reach any registry that has it.
-func (h *host) take(ctx context.Context, image string) error {
-	if err := h.rename(ctx, image, away+image); err != nil {
-		return err
-	}
-	if h.missing == nil {
-		h.missing = map[string]bool{}
-	}
-	h.missing[image] = true
-	return nil
 }
 
 // rename gives an image another name.

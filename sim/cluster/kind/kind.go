@@ -455,7 +455,7 @@ func open(ctx context.Context, name string) (dir string, unlock func(), err erro
 		}
 		err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil && current(lock) {
-			return dir, func() { release(lock, dir) }, os.MkdirAll(dir, 0o755) // again: a Down may have come first
+			return dir, func() { giveBack(lock, dir) }, os.MkdirAll(dir, 0o755) // again: a Down may have come first
 		}
 		lock.Close()
 		if err != nil && !errors.Is(err, syscall.EWOULDBLOCK) {
@@ -469,9 +469,9 @@ func open(ctx context.Context, name string) (dir string, unlock func(), err erro
 	}
 }
 
-// release gives the lock back. With the last file of the cluster the lock goes, too, and the folder of all clusters with
+// giveBack gives the lock back. With the last file of the cluster the lock goes, too, and the folder of all clusters with
 // the last cluster. What is not empty can't be removed, which is all that is relied on here.
-func release(lock *os.File, dir string) {
+func giveBack(lock *os.File, dir string) {
 	if err := os.Remove(dir); err == nil || errors.Is(err, fs.ErrNotExist) {
 		_ = os.Remove(lock.Name())
 		_ = os.Remove(filepath.Dir(dir))

@@ -19,6 +19,7 @@ import (
 	"github.com/layersim/layersim/fixtures"
 	"github.com/layersim/layersim/sim/cluster"
 	"github.com/layersim/layersim/sim/cluster/live"
+	"github.com/layersim/layersim/sim/cluster/release"
 	"github.com/layersim/layersim/sim/scenario"
 )
 
@@ -41,9 +42,6 @@ const outage = 2 * time.Minute
 // agentProgram is what runs in the pods that play the world; see Programs of PlaneOptions.
 const agentProgram = "layersim-agent"
 
-// Controllers are the programs of the layering controllers.
-var Controllers = []string{"machine-config-controller", "machine-os-builder"}
-
 // Plane is a cluster on which scenarios are run, one after the other.
 type Plane struct {
 	cluster    *Cluster
@@ -59,7 +57,7 @@ type PlaneOptions struct {
 	Cluster string
 	// Programs is the folder with the program layersim-agent, which is what runs in the pods that play the world.
 	Programs string
-	// Deployed are the layering controllers' programs or image, where they run in the cluster: a folder that holds Controllers,
+	// Deployed are the layering controllers' programs or image, where they run in the cluster: a folder that holds [release.Programs],
 	// an archive of an image, or the reference of an image that is on the node. With "" they run elsewhere.
 	Deployed string
 	// CRDs are layering's kinds; by default the bundled controllers'.
@@ -168,7 +166,7 @@ func controllersImage(dir, deployed string) (tag, archive string, err error) {
 		return "", "", err
 	case info.IsDir():
 		files := make(map[string]string)
-		for _, name := range Controllers {
+		for _, name := range release.Programs {
 			files["/usr/bin/"+name] = filepath.Join(deployed, name)
 		}
 		archive = filepath.Join(dir, "controllers.tar")

@@ -143,10 +143,13 @@ func objectKey(gvk schema.GroupVersionKind, namespace, name string) string {
 
 // Busy implements [cluster.Engine].
 func (e *Engine) Busy() bool {
+	if e.pausing() {
+		return true
+	}
 	writing, _ := e.Server.proxy.Writing()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return writing > 0 || len(e.revisions)+len(e.records)+len(e.awaited) > 0 || e.pausing()
+	return writing > 0 || len(e.revisions)+len(e.records)+len(e.awaited) > 0
 }
 
 // next adds the next record to the history, if its turn has come. Else it says how long that may take; zero when nothing

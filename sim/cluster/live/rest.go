@@ -4,7 +4,6 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/layersim/layersim/controllers/manager"
@@ -86,19 +85,11 @@ func (r *stillness) saw(record *history.Record, now time.Duration) {
 		r.jobs = map[string]bool{}
 	}
 	key := c.Namespace + "/" + c.Name
-	if r.jobs[key] = c.New != nil && !finished(c.New); !r.jobs[key] {
+	if c.New == nil || history.Condition(c.New, "Complete") || history.Condition(c.New, "Failed") {
 		delete(r.jobs, key)
+	} else {
+		r.jobs[key] = true
 	}
-}
-
-// finished reports whether a Job is complete or has failed.
-func finished(job *unstructured.Unstructured) bool {
-	for _, c := range history.Items(job, "status", "conditions") {
-		if kind := c["type"]; c["status"] == "True" && (kind == "Complete" || kind == "Failed") {
-			return true
-		}
-	}
-	return false
 }
 
 // pausing reports whether somebody makes a pause after which something may change: a component that will look again, the

@@ -23,6 +23,9 @@ const (
 	Controller = "machine-config-controller"
 )
 
+// Programs are all of them.
+var Programs = []string{Controller, Builder}
+
 // Run says where the programs of a release find what they need.
 type Run struct {
 	// KubeConfig is the path of a kubeconfig for each program, by name. Required.
