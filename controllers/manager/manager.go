@@ -6,6 +6,7 @@
 //
 // [Program] is what the processes below cmd/ share: the flags and environment variables that upstream's processes
 // have, leader election on a Lease in the machine-config-operator's namespace, a metrics listener and a graceful stop.
+// Beside controller-runtime's metrics it serves [NextReconcileMetric], which [Pauses] collects.
 //
 //	program := manager.Program{Name: "machine-os-builder", Components: func() ([]component.Component, error) { ... }}
 //	os.Exit(program.Main())

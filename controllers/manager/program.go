@@ -28,6 +28,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/layersim/layersim/controllers/component"
@@ -157,10 +158,14 @@ func (p Program) start(ctx context.Context, s *settings) error {
 			return fmt.Errorf("set up manager: %w", err)
 		}
 	}
+	pauses := &Pauses{}
 	for _, c := range components {
-		if err := Add(mgr, c); err != nil {
+		if err := Add(mgr, pauses.Follow(c)); err != nil {
 			return err
 		}
+	}
+	if err := metrics.Registry.Register(pauses); err != nil {
+		return fmt.Errorf("add metrics: %w", err)
 	}
 	return mgr.Start(ctx)
 }

@@ -49,7 +49,8 @@ const (
 type outfit struct {
 	Deployment
 	manifest *appsv1.Deployment
-	given    map[string][]byte // more files of the folder agent.Given
+	given    map[string][]byte                        // more files of the folder agent.Given
+	next     func(context.Context) (time.Time, error) // see incarnation
 }
 
 // deployed is one life of a replica in the cluster: a pod, or several one after the other if something removes them.
@@ -109,7 +110,11 @@ func (p *process) deploy(caller *proxy.Caller) (*incarnation, error) {
 	}
 	var watching context.Context
 	watching, d.stop = context.WithCancel(e.ctx)
-	i := &incarnation{caller: caller, ended: make(chan struct{}), ready: make(chan error, 1), replica: d.name, cancel: d.cancel, kill: d.kill}
+	i := &incarnation{caller: caller, ended: make(chan struct{}), ready: make(chan error, 1), replica: d.name, cancel: d.cancel, kill: d.kill,
+		next: d.next}
+	if outfitted {
+		i.next = outfit.next
+	}
 	d.life = i
 	e.watches.Go(func() { d.watch(watching, core) })
 	if err := d.scale(1); err != nil {

@@ -57,9 +57,10 @@
 // history are the wall's. A step gets at least [Patience].
 //
 // A cluster is at rest when no write is under way, all of them have been seen by the recorder, nothing has changed for
-// [Settled], and nobody makes a pause that could end within [Quiet] of the last change: no component that runs in this
-// process will look again, no Job is unfinished. Of programs that run elsewhere nobody knows it; with them a cluster is at
-// rest when nothing has changed for [Quiet].
+// [Settled], and nobody makes a pause that could end within [Quiet] of the last change: no component will look again, no Job
+// is unfinished. Components in this process and in layersim's agent tell that by themselves, those of controllers in the
+// cluster by a metric, [manager.NextReconcileMetric]. Where a program has no such metric, as upstream's, nobody knows, and the
+// cluster is at rest when nothing has changed for [Quiet].
 //
 // # What it can't do
 //

@@ -76,7 +76,7 @@ func (e *Engine) openNodes(o node.FleetOptions) (cluster.Fleet, error) {
 	agent.Answer(agents.Answers, agent.NodesTellPath, n.hear)
 	agent.Answer(agents.Answers, agent.NodesBeforePath, n.before)
 	e.outfits = map[string]outfit{nodesName: {*e.Nodes, nodesManifest(), map[string][]byte{
-		agent.WorldFile: []byte(agents.world(nodesName).String()), agent.NodesFile: options}}}
+		agent.WorldFile: []byte(agents.world(nodesName).String()), agent.NodesFile: options}, n.next}}
 	service := &corev1.Service{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Service"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: AgentsNamespace, Name: nodesName, Labels: nodesLabels()},
 		Spec: corev1.ServiceSpec{Selector: nodesLabels(),
@@ -140,6 +140,14 @@ func nodesManifest() *appsv1.Deployment {
 			},
 		},
 	}
+}
+
+// next asks when the machines' agents look again by themselves.
+func (n *nodes) next(ctx context.Context) (next time.Time, err error) {
+	asker := *n.agent
+	asker.Patience = askAgain
+	err = asker.Ask(ctx, agent.NodesNextPath, nil, &next)
+	return next, err
 }
 
 // hear takes notice of what happened. What is told a second time, because the agent ended before it knew that it was heard, is

@@ -66,8 +66,8 @@ type incarnation struct {
 	// replica is the name of its Deployment.
 	replica string
 	wakes   agent.Wakes
-	// pauses are its components'. Nobody knows those of a program that runs elsewhere: nil.
-	pauses *pauses
+	// next, where not nil, is when its components look again by themselves: the zero time if they wait for events only.
+	next func(context.Context) (time.Time, error)
 }
 
 func (p *process) record(event, message string) {
@@ -149,9 +149,11 @@ func (p *process) attach(caller *proxy.Caller) (*incarnation, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &incarnation{caller: caller, ended: make(chan struct{}), wakes: agent.NewWakes(p.components), pauses: &pauses{}}
+	i := &incarnation{caller: caller, ended: make(chan struct{}), wakes: agent.NewWakes(p.components)}
+	pauses := &manager.Pauses{}
+	i.next = func(context.Context) (time.Time, error) { return pauses.Next(), nil }
 	for _, c := range p.components {
-		if err := i.wakes.Add(mgr, p.watched(c, i.pauses)); err != nil {
+		if err := i.wakes.Add(mgr, pauses.Follow(p.watched(c))); err != nil {
 			return nil, err
 		}
 	}
@@ -167,8 +169,8 @@ func (p *process) attach(caller *proxy.Caller) (*incarnation, error) {
 	return i, nil
 }
 
-// watched records what a component's reconciles come to, and when it will look again.
-func (p *process) watched(c component.Component, pauses *pauses) component.Component {
+// watched counts a component's reconciles and records what they come to.
+func (p *process) watched(c component.Component) component.Component {
 	c = agent.Watched(c, func(_ context.Context, failure *history.Component) {
 		p.engine.Record(history.Record{Component: failure})
 	})
@@ -180,11 +182,7 @@ func (p *process) watched(c component.Component, pauses *pauses) component.Compo
 		}
 		return reconcile.Func(func(ctx context.Context, r reconcile.Request) (reconcile.Result, error) {
 			p.engine.reconcs.Add(1)
-			this := pause{c.Name, r}
-			pauses.began(this)
-			result, err := reconciler.Reconcile(ctx, r)
-			pauses.ended(this, result, err)
-			return result, err
+			return reconciler.Reconcile(ctx, r)
 		}), nil
 	}
 	return c

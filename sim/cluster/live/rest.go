@@ -1,67 +1,21 @@
 package live
 
 import (
-	"sync"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
 	"time"
 
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 
 	"github.com/layersim/layersim/controllers/manager"
 	"github.com/layersim/layersim/sim/cluster"
 	"github.com/layersim/layersim/sim/history"
 )
-
-// pauses are the requests that a process's components will look at again by themselves.
-type pauses struct {
-	mu    sync.Mutex
-	until map[pause]time.Time
-	// failed counts the failures of a request in a row: each doubles the wait for the next try.
-	failed map[pause]int
-}
-
-type pause struct {
-	component string
-	request   reconcile.Request
-}
-
-// began is told that a request is looked at now. Its pause is not over before ended is told what came of it.
-func (p *pauses) began(what pause) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.until == nil {
-		p.until, p.failed = map[pause]time.Time{}, map[pause]int{}
-	}
-	p.until[what] = time.Now()
-}
-
-// ended is told what came of a reconcile.
-func (p *pauses) ended(what pause, result reconcile.Result, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case err != nil:
-		p.failed[what]++
-		p.until[what] = time.Now().Add(min(manager.FirstRetry<<min(p.failed[what]-1, 20), manager.LastRetry))
-		return
-	case result.RequeueAfter > 0:
-		p.until[what] = time.Now().Add(result.RequeueAfter)
-	default:
-		delete(p.until, what)
-	}
-	delete(p.failed, what)
-}
-
-// before reports whether one of them ends before a time.
-func (p *pauses) before(t time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, until := range p.until {
-		if until.Before(t) {
-			return true
-		}
-	}
-	return false
-}
 
 // stillness is what the engine knows of the cluster's coming to rest. It belongs to the goroutine that calls Step.
 type stillness struct {
@@ -69,6 +23,8 @@ type stillness struct {
 	begun bool          // the scenario's first step; until then a cluster is made, which waits for its pools
 	// jobs are those that have not finished.
 	jobs map[string]bool
+	// paused is when somebody was last found to make a pause.
+	paused time.Time
 }
 
 // saw takes notice of a record.
@@ -92,13 +48,16 @@ func (r *stillness) saw(record *history.Record, now time.Duration) {
 	}
 }
 
+// askAgain is how long what was said about a pause holds: programs elsewhere aren't asked more often.
+const askAgain = time.Second
+
 // pausing reports whether somebody makes a pause after which something may change: a component that will look again, the
-// Job controller between a Job's pods, or, as far as anybody knows, a program that runs elsewhere.
+// Job controller between a Job's pods, or, as far as anybody knows, a program that doesn't tell.
 func (e *Engine) pausing() bool {
 	if !e.stillness.begun || e.Elapsed()-e.stillness.moved >= Quiet {
 		return false
 	}
-	if len(e.stillness.jobs) > 0 {
+	if len(e.stillness.jobs) > 0 || time.Since(e.stillness.paused) < askAgain {
 		return true
 	}
 	end := e.start.Add(e.stillness.moved + Quiet)
@@ -107,10 +66,66 @@ func (e *Engine) pausing() bool {
 		running := p.running
 		p.mu.Unlock()
 		for _, i := range running {
-			if i.pauses == nil || i.pauses.before(end) {
+			if next, err := i.pause(e.ctx); err != nil || !next.IsZero() && next.Before(end) {
+				e.stillness.paused = time.Now()
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// errUntold is why nobody knows a program's pauses.
+var errUntold = errors.New("it doesn't tell when it looks again")
+
+// pause is when a life's components look again by themselves: the zero time if they wait for events only.
+func (i *incarnation) pause(ctx context.Context) (time.Time, error) {
+	if i.next == nil {
+		return time.Time{}, errUntold
+	}
+	return i.next(ctx)
+}
+
+// metricsPort is where the controllers' pods serve metrics, by their manifests.
+const metricsPort = "8797"
+
+// next reads in a controller's metrics when it looks again.
+func (d *deployed) next(ctx context.Context) (time.Time, error) {
+	ctx, done := context.WithTimeout(ctx, askAgain)
+	defer done()
+	d.mu.Lock()
+	pods := slices.Collect(maps.Keys(d.there))
+	d.mu.Unlock()
+	if len(pods) != 1 {
+		return time.Time{}, fmt.Errorf("%s has %d pods", d.id, len(pods))
+	}
+	page, err := d.pods.ProxyGet("http", pods[0], metricsPort, "metrics", nil).Stream(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer page.Close()
+	return nextReconcile(page)
+}
+
+// nextReconcile is the earliest time of [manager.NextReconcileMetric] on a page of metrics.
+func nextReconcile(page io.Reader) (time.Time, error) {
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(page)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read metrics: %w", err)
+	}
+	family := families[manager.NextReconcileMetric]
+	if len(family.GetMetric()) == 0 {
+		return time.Time{}, errUntold
+	}
+	first := 0.0
+	for _, m := range family.GetMetric() {
+		if at := m.GetGauge().GetValue(); at > 0 && (first == 0 || at < first) {
+			first = at
+		}
+	}
+	if first == 0 {
+		return time.Time{}, nil
+	}
+	return time.UnixMilli(int64(first * 1000)), nil
 }

@@ -31,6 +31,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/layersim/layersim/controllers/component"
+	"github.com/layersim/layersim/controllers/manager"
 	"github.com/layersim/layersim/sim/history"
 	"github.com/layersim/layersim/sim/node"
 	"github.com/layersim/layersim/sim/registry"
@@ -45,6 +46,8 @@ const (
 	// NodesOrderPath is where it takes a NodesOrder, NodesRunPath where it runs a NodesCommand and answers NodesOutput.
 	NodesOrderPath = "/nodes/order"
 	NodesRunPath   = "/nodes/run"
+	// NodesNextPath is where it answers when the machines' agents look again by themselves, as [manager.Pauses.Next] does.
+	NodesNextPath = "/nodes/next"
 	// NodesTellPath is where layersim is told NodesNews, NodesBeforePath where it is asked a NodesPhase and answers NodesFault.
 	NodesTellPath   = "/nodes/tell"
 	NodesBeforePath = "/nodes/before"
@@ -121,6 +124,7 @@ type Nodes struct {
 	fleet      *node.Fleet
 	components []component.Component // the agents of the machines
 	wakes      Wakes
+	pauses     manager.Pauses
 }
 
 // Run plays the machines until the context ends; then it returns at once, in the middle of whatever is being done. Answers
@@ -138,6 +142,7 @@ func (n *Nodes) Run(ctx context.Context, answers *Answers) error {
 	Answer(answers, NodesRunPath, func(_ context.Context, _ string, c NodesCommand) (NodesOutput, error) {
 		return c.on(n.fleet), nil
 	})
+	Answer(answers, NodesNextPath, func(context.Context, string, any) (time.Time, error) { return n.pauses.Next(), nil })
 	ended := make(chan error, 1)
 	go func() { ended <- n.play(ctx, answers) }()
 	select {
@@ -294,7 +299,7 @@ func (n *Nodes) play(ctx context.Context, answers *Answers) error {
 		n.insist(ctx, NodesTellPath, NodesNews{Component: failure}, nil)
 	}
 	for _, c := range n.components {
-		if err := n.wakes.Add(mgr, Watched(c, failed)); err != nil {
+		if err := n.wakes.Add(mgr, n.pauses.Follow(Watched(c, failed))); err != nil {
 			return err
 		}
 	}
