@@ -240,7 +240,6 @@ func deletes(c *history.Change) bool {
 // add adds a record as of a time. Time never goes back in a history.
 func (e *Engine) add(r history.Record, at time.Time) {
 	e.now = max(e.now, at.Sub(e.start))
-	e.stillness.saw(&r, e.now)
 	if c := r.Change; c != nil {
 		c.Old, c.New = e.conceal(e.redactor.Object(c.Old)), e.conceal(e.redactor.Object(c.New))
 		e.introduce(r)

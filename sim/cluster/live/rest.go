@@ -19,6 +19,7 @@ import (
 
 // stillness is what the engine knows of the cluster's coming to rest. It belongs to the goroutine that calls Step.
 type stillness struct {
+	seen  int           // how many records it knows
 	moved time.Duration // when something last changed
 	begun bool          // the scenario's first step; until then a cluster is made, which waits for its pools
 	// jobs are those that have not finished.
@@ -27,24 +28,27 @@ type stillness struct {
 	paused time.Time
 }
 
-// saw takes notice of a record.
-func (r *stillness) saw(record *history.Record, now time.Duration) {
-	if cluster.Moves(record) {
-		r.moved = now
-	}
-	r.begun = r.begun || record.Step != nil
-	c := record.Change
-	if c == nil || c.GVK.Kind != "Job" {
-		return
-	}
-	if r.jobs == nil {
-		r.jobs = map[string]bool{}
-	}
-	key := c.Namespace + "/" + c.Name
-	if c.New == nil || history.Condition(c.New, "Complete") || history.Condition(c.New, "Failed") {
-		delete(r.jobs, key)
-	} else {
-		r.jobs[key] = true
+// read takes notice of what is new in a history.
+func (s *stillness) read(h *history.History) {
+	for ; s.seen < len(h.Records); s.seen++ {
+		record := &h.Records[s.seen]
+		if cluster.Moves(record) {
+			s.moved = record.Time
+		}
+		s.begun = s.begun || record.Step != nil
+		c := record.Change
+		if c == nil || c.GVK.Kind != "Job" {
+			continue
+		}
+		if s.jobs == nil {
+			s.jobs = map[string]bool{}
+		}
+		key := c.Namespace + "/" + c.Name
+		if c.New == nil || history.Condition(c.New, "Complete") || history.Condition(c.New, "Failed") {
+			delete(s.jobs, key)
+		} else {
+			s.jobs[key] = true
+		}
 	}
 }
 
@@ -54,6 +58,7 @@ const askAgain = time.Second
 // pausing reports whether somebody makes a pause after which something may change: a component that will look again, the
 // Job controller between a Job's pods, or, as far as anybody knows, a program that doesn't tell.
 func (e *Engine) pausing() bool {
+	e.stillness.read(e.recorder.History)
 	if !e.stillness.begun || e.Elapsed()-e.stillness.moved >= Quiet {
 		return false
 	}

@@ -3,9 +3,16 @@ package live
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/layersim/layersim/sim/check"
+	"github.com/layersim/layersim/sim/history"
 )
 
 // What a page of metrics says of pauses.
@@ -35,30 +42,52 @@ func TestNextReconcile(t *testing.T) {
 }
 
 // A cluster of programs that tell when they look again is at rest early; one that looks again soon, can't tell or isn't
-// reached, keeps it from that.
+// reached, keeps it from that, and so does a Job that has not finished.
 func TestPausing(t *testing.T) {
+	job := func(conditions ...string) *unstructured.Unstructured {
+		var list []any
+		for _, c := range conditions {
+			list = append(list, map[string]any{"type": c, "status": "True"})
+		}
+		return &unstructured.Unstructured{Object: map[string]any{"kind": "Job", "status": map[string]any{"conditions": list}}}
+	}
+	change := func(kind string, o *unstructured.Unstructured) history.Record {
+		return history.Record{Change: &history.Change{GVK: schema.GroupVersionKind{Kind: kind}, Name: "build", New: o}}
+	}
+	waits := func(time.Time) (time.Time, error) { return time.Time{}, nil }
+	step := history.Record{Step: &history.Step{Event: check.Begin}}
+	begun, building := []history.Record{step}, []history.Record{step, change("Job", job())}
 	for _, c := range []struct {
-		name  string
-		next  func(now time.Time) (time.Time, error)
-		quiet bool // nothing has changed for longer than anybody pauses
-		want  bool
+		name    string
+		records []history.Record
+		next    func(now time.Time) (time.Time, error)
+		ago     time.Duration // when the last of them was made
+		want    bool
 	}{
-		{"waits for events", func(time.Time) (time.Time, error) { return time.Time{}, nil }, false, false},
-		{"looks again soon", func(now time.Time) (time.Time, error) { return now.Add(time.Second), nil }, false, true},
-		{"looks now", func(now time.Time) (time.Time, error) { return now.Add(-time.Second), nil }, false, true},
-		{"looks again late", func(now time.Time) (time.Time, error) { return now.Add(time.Hour), nil }, false, false},
-		{"can't be asked", func(time.Time) (time.Time, error) { return time.Time{}, errors.New("no route") }, false, true},
-		{"says nothing", nil, false, true},
-		{"says nothing for long", nil, true, false},
+		{"waits for events", begun, waits, Settled, false},
+		{"looks again soon", begun, func(now time.Time) (time.Time, error) { return now.Add(time.Second), nil }, Settled, true},
+		{"looks now", begun, func(now time.Time) (time.Time, error) { return now.Add(-time.Second), nil }, Settled, true},
+		{"looks again late", begun, func(now time.Time) (time.Time, error) { return now.Add(time.Hour), nil }, Settled, false},
+		{"can't be asked", begun, func(time.Time) (time.Time, error) { return time.Time{}, errors.New("no route") }, Settled, true},
+		{"says nothing", begun, nil, Settled, true},
+		{"says nothing, and nothing changes", begun, nil, Quiet, false},
+		{"says nothing while the cluster is made", []history.Record{change("Node", job())}, nil, Settled, false},
+		{"a Job", building, waits, Settled, true},
+		{"a Job that hangs", building, waits, Quiet, false},
+		{"a Job that has completed", append(slices.Clone(building), change("Job", job("Complete"))), waits, Settled, false},
+		{"a Job that has failed", append(slices.Clone(building), change("Job", job("FailureTarget", "Failed"))), waits, Settled, false},
+		{"a Job that is about to fail", append(slices.Clone(building), change("Job", job("FailureTarget"))), waits, Settled, true},
+		{"a Job that is gone", append(slices.Clone(building), change("Job", nil)), waits, Settled, false},
 	} {
 		i := &incarnation{}
 		if c.next != nil {
 			i.next = func(context.Context) (time.Time, error) { return c.next(time.Now()) }
 		}
 		e := &Engine{ctx: t.Context(), start: time.Now().Add(-time.Hour), processes: []*process{{running: []*incarnation{i}}}}
-		e.stillness.begun, e.stillness.moved = true, e.Elapsed()
-		if c.quiet {
-			e.stillness.moved -= Quiet
+		then := e.Elapsed() - c.ago
+		e.recorder = &history.Recorder{History: &history.History{}, Now: func() time.Duration { return then }, Revision: func() int64 { return 1 }}
+		for _, r := range c.records {
+			e.recorder.Add(r)
 		}
 		if got := e.pausing(); got != c.want {
 			t.Errorf("%s: pausing is %v, want %v", c.name, got, c.want)
