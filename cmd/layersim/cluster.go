@@ -25,6 +25,8 @@ type backend interface {
 	// run runs a scenario. A slot is one of those that run side by side, counted from 0; what a slot needs is made when it
 	// is first used.
 	run(ctx context.Context, slot int, s *scenario.Scenario, o run.Options, wall func() time.Duration) *report.Result
+	// lasting are the files, in the folder for logs of a slot, of programs that outlive runs.
+	lasting(slot int) []string
 	// close ends whatever was made, after all runs.
 	close() error
 }
@@ -35,6 +37,7 @@ type simulated struct{}
 func (simulated) name() string           { return "sim" }
 func (simulated) capabilities() []string { return cluster.Capabilities }
 func (simulated) parallel() int          { return runtime.GOMAXPROCS(0) }
+func (simulated) lasting(int) []string   { return nil }
 func (simulated) close() error           { return nil }
 
 func (simulated) run(ctx context.Context, _ int, s *scenario.Scenario, o run.Options, wall func() time.Duration) *report.Result {

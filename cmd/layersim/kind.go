@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -39,6 +38,7 @@ type onKind struct {
 func (*onKind) name() string           { return kind.Name }
 func (*onKind) capabilities() []string { return kind.Capabilities }
 func (*onKind) parallel() int          { return 1 }
+func (*onKind) lasting(int) []string   { return nil } // pods write no files here, and other programs end with the run
 
 // take returns a slot's cluster.
 func (b *onKind) take(ctx context.Context, slot int) (*kind.Plane, error) {
@@ -72,8 +72,9 @@ func (b *onKind) run(ctx context.Context, slot int, s *scenario.Scenario, o run.
 		return report.NewResult(s, report.Errored, err)
 	}
 	lo := live.Options{Speed: b.speed, Program: b.program, MinimumBuild: b.minimum, Foundation: b.foundation}
-	if b.logs != "" {
-		if lo.Logs, err = logsOf(b.logs, s.Name); err != nil {
+	if b.artifacts != "" {
+		lo.Logs = logsOf(b.artifacts, kind.Name, slot)
+		if err := os.MkdirAll(lo.Logs, 0o755); err != nil {
 			return report.NewResult(s, report.Errored, err)
 		}
 	}
@@ -98,12 +99,6 @@ func (b *onKind) close() error {
 	}
 	wait.Wait()
 	return errors.Join(errs...)
-}
-
-// logsOf makes the folder for the logs of a scenario's processes.
-func logsOf(root, scenario string) (string, error) {
-	dir := filepath.Join(root, strings.ReplaceAll(scenario, "/", "-"))
-	return dir, os.MkdirAll(dir, 0o755)
 }
 
 // liveCommands are those that only the program with the real clusters has.

@@ -48,7 +48,7 @@ func (f *runFlags) live(ctx context.Context, name string) (backend, error) {
 	if err := builtPlane(ctx, os.Stdin, os.Stderr); err != nil {
 		return nil, &brokenError{err}
 	}
-	return &onEnvtest{speed: f.speed, system: controllers, out: f.shown, planes: map[int]*envtest.Plane{}}, nil
+	return &onEnvtest{speed: f.speed, system: controllers, out: f.shown, planes: map[int]*envtest.Plane{}, files: map[int][]string{}}, nil
 }
 
 // builtPlane makes sure that there is a control plane to start. Where there is somebody to ask, and a checkout to build it
@@ -98,6 +98,8 @@ type onEnvtest struct {
 
 	mu     sync.Mutex
 	planes map[int]*envtest.Plane
+	// files are the logs of a slot's control plane.
+	files map[int][]string
 }
 
 // take returns a slot's control plane, which is nobody's then.
@@ -110,19 +112,48 @@ func (b *onEnvtest) take(ctx context.Context, slot int) (*envtest.Plane, error) 
 		return plane, nil
 	}
 	o := b.plane
-	if b.logs != "" {
-		var err error
-		if o.Logs, err = logsOf(b.logs, fmt.Sprintf("envtest-%d", slot)); err != nil {
-			return nil, err
-		}
+	if b.artifacts != "" {
+		o.Logs = logsOf(b.artifacts, envtest.Name, slot)
 	}
 	begun := time.Now()
 	fmt.Fprintf(b.out, "envtest: starting control plane %d\n", slot+1)
 	plane, err := envtest.NewPlane(ctx, o)
-	if err == nil {
-		fmt.Fprintf(b.out, "envtest: control plane %d is ready after %.1f s\n", slot+1, time.Since(begun).Seconds())
+	if err != nil {
+		return nil, err
 	}
-	return plane, err
+	fmt.Fprintf(b.out, "envtest: control plane %d is ready after %.1f s\n", slot+1, time.Since(begun).Seconds())
+	if err := b.note(slot, o.Logs); err != nil {
+		return nil, errors.Join(err, plane.Stop())
+	}
+	return plane, nil
+}
+
+// note keeps in mind which files the programs of a slot's control plane write, before there are others.
+func (b *onEnvtest) note(slot int, logs string) error {
+	if logs == "" {
+		return nil
+	}
+	entries, err := os.ReadDir(logs)
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.files[slot] = nil
+	for _, e := range entries {
+		b.files[slot] = append(b.files[slot], e.Name())
+	}
+	return nil
+}
+
+// lasting are the logs of the slot's control plane, if it has one.
+func (b *onEnvtest) lasting(slot int) []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.planes[slot] == nil {
+		return nil
+	}
+	return b.files[slot]
 }
 
 func (b *onEnvtest) give(slot int, plane *envtest.Plane) {
@@ -161,8 +192,8 @@ func (b *onEnvtest) run(ctx context.Context, slot int, s *scenario.Scenario, o r
 	if plane.Err() != nil {
 		// Whatever else was found came of that.
 		result.Verdict, result.Err, result.Failures = report.Errored, plane.Err(), nil
-		if b.logs == "" {
-			result.Err = fmt.Errorf("%w\n--logs FOLDER keeps all that it said", result.Err)
+		if b.artifacts == "" {
+			result.Err = fmt.Errorf("%w\n--artifacts FOLDER keeps all that it said", result.Err)
 		}
 	}
 	if err == nil && result.Verdict != report.Errored {

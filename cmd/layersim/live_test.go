@@ -43,13 +43,59 @@ const (
 // A program of the control plane is killed.
 func TestControlPlaneDies(t *testing.T) {
 	t.Parallel()
-	s := start(t, t.TempDir(), "--logs", t.TempDir())
+	artifacts := t.TempDir()
+	s := start(t, t.TempDir(), "--artifacts", artifacts)
 	s.until(waiting)
 	s.kill(s.pids("kube-controller-manager")...)
 	s.ends(3, time.Minute)
-	s.says("the control plane died: kube-controller-manager ended by signal 9 (killed); its log is ")
+	log := filepath.Join(artifacts, "endless", "logs", "kube-controller-manager.log")
+	s.says("the control plane died: kube-controller-manager ended by signal 9 (killed); its log is " + log)
+	if info, err := os.Stat(log); err != nil || info.Size() == 0 {
+		t.Errorf("it isn't there: %v", err)
+	}
+	if entries, err := os.ReadDir(artifacts); err != nil || len(entries) != 1 {
+		t.Errorf("artifacts %v, %v, want those of the scenario only", entries, err)
+	}
 	s.says("1 could not run")
 	s.leavesNothing()
+}
+
+// Scenarios that run one after the other on one control plane: each has in its logs what was said meanwhile, by programs that go
+// on from scenario to scenario.
+func TestArtifacts(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	arguments := []string{"run", "--cluster", "envtest", "--parallel", "1", "--artifacts", filepath.Join(dir, "artifacts")}
+	for _, name := range []string{"first", "second"} {
+		text := strings.Replace(endless, "endless", name, 1)
+		text = text[:strings.Index(text, "  - wait for ever")]
+		file := filepath.Join(dir, name+".yaml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		arguments = append(arguments, file)
+	}
+	if out, err := exec.Command("layersim", arguments...).CombinedOutput(); err != nil || bytes.Count(out, []byte("starting control plane")) != 1 {
+		t.Fatalf("%v, want that it passes on one control plane:\n%s", err, out)
+	}
+	said := func(scenario, program string) string {
+		// One that has said nothing has no log.
+		text, err := os.ReadFile(filepath.Join(dir, "artifacts", scenario, "logs", program+".log"))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Error(err)
+		}
+		return string(text)
+	}
+	if begin := `"msg":"Running: "`; !strings.Contains(said("first", "etcd"), begin) || strings.Contains(said("second", "etcd"), begin) {
+		t.Errorf("etcd began in the first scenario, and it says:\n%s\nthen:\n%s", said("first", "etcd"), said("second", "etcd"))
+	}
+	if first, second := said("first", "kube-controller-manager"), said("second", "kube-controller-manager"); second == "" ||
+		strings.Contains(first, second) {
+		t.Errorf("kube-controller-manager says in the second scenario:\n%s\nand said before:\n%s", second, first)
+	}
+	if entries, err := os.ReadDir(filepath.Join(dir, "artifacts")); err != nil || len(entries) != 2 {
+		t.Errorf("artifacts %v, %v, want those of the scenarios only", entries, err)
+	}
 }
 
 // An interrupt in the middle of a run, after one that was killed with its watchdog: it removes what that one left.
@@ -305,12 +351,17 @@ func (s *session) entries() []os.DirEntry {
 	return entries
 }
 
-// leavesNothing fails the test where a process still runs, or a file is left.
+// leavesNothing fails the test where a process still runs, which is killed then, or a file is left.
 func (s *session) leavesNothing() {
 	s.t.Helper()
 	if found := s.running(); len(found) > 0 {
 		s.t.Errorf("still running:\n%s", strings.Join(found, "\n"))
 	}
+	s.each(func(pid, _ int, arguments string) {
+		if strings.Contains(arguments, s.tmp) {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended with another one
+		}
+	})
 	if entries := s.entries(); len(entries) > 0 {
 		s.t.Errorf("left: %v", entries)
 	}

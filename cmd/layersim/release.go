@@ -28,7 +28,7 @@ import (
 type system struct {
 	program    func(process string) *live.Program
 	plane      envtest.PlaneOptions
-	logs       string
+	artifacts  string
 	foundation live.Foundation
 	// deployed, where not "", are controllers that run in the cluster; see [kind.PlaneOptions].
 	deployed string
@@ -65,11 +65,11 @@ func (f *runFlags) system(ctx context.Context) (system, error) {
 	reference, ofImage := strings.CutPrefix(folder, "image=")
 	switch {
 	case folder == "", folder == "bundled", folder == "in-process":
-		return system{logs: f.logs}, nil
+		return system{artifacts: f.artifacts}, nil
 	case ofImage && f.release != "":
 		return system{}, fmt.Errorf("--controllers %q: with --release, controllers run from a folder of programs only", f.controllers)
 	case ofImage:
-		return system{logs: f.logs, deployed: reference}, nil
+		return system{artifacts: f.artifacts, deployed: reference}, nil
 	case folder == "bundled-processes", folder == "deployed":
 		self, err := os.Executable()
 		if err != nil {
@@ -85,10 +85,10 @@ func (f *runFlags) system(ctx context.Context) (system, error) {
 		}
 	}
 	if f.controllers == "deployed" {
-		return system{logs: f.logs, deployed: folder}, nil
+		return system{artifacts: f.artifacts, deployed: folder}, nil
 	}
 	if f.release == "" {
-		return system{logs: f.logs, program: func(name string) *live.Program { return bundledProgram(folder, name) }}, nil
+		return system{artifacts: f.artifacts, program: func(name string) *live.Program { return bundledProgram(folder, name) }}, nil
 	}
 	return f.upstream(ctx, folder)
 }
@@ -138,7 +138,7 @@ func (f *runFlags) upstream(ctx context.Context, folder string) (system, error) 
 	if err != nil {
 		return system{}, &brokenError{err}
 	}
-	s := system{logs: f.logs, defects: defects, plane: envtest.PlaneOptions{CRDs: crds}, minimum: release.MinimumBuild, noMachineConfigNodes: !r.MachineConfigNodes}
+	s := system{artifacts: f.artifacts, defects: defects, plane: envtest.PlaneOptions{CRDs: crds}, minimum: release.MinimumBuild, noMachineConfigNodes: !r.MachineConfigNodes}
 	for _, o := range r.Objects(release.Parameters{BaseImage: "none"}) {
 		if o.GetObjectKind().GroupVersionKind().Kind == "Namespace" {
 			s.plane.Namespaces = append(s.plane.Namespaces, o.GetName())

@@ -16,6 +16,7 @@ import (
 
 	"github.com/layersim/layersim/sim/history"
 	"github.com/layersim/layersim/sim/report"
+	"github.com/layersim/layersim/sim/report/artifacts"
 	"github.com/layersim/layersim/sim/run"
 	"github.com/layersim/layersim/sim/scenario"
 )
@@ -26,12 +27,12 @@ type runFlags struct {
 	compare              bool
 	speed                float64
 	parallel             int
-	controllers, logs    string
+	controllers          string
 	release, templates   string
 	keep, retain         bool
 	seed                 uint64
 	json, junit, history string
-	html                 string
+	html, artifacts      string
 	verbose              bool
 
 	shown *progress
@@ -62,6 +63,9 @@ func runCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := f.writable(); err != nil {
+				return err
+			}
 			return f.run(cmd.Context(), backends, scenarios, cmd.OutOrStdout())
 		},
 	}
@@ -70,7 +74,6 @@ func runCommand() *cobra.Command {
 	flags.BoolVar(&f.compare, "compare", false, "with several clusters: fail where a scenario leaves other milestones than on the first")
 	flags.Float64Var(&f.speed, "speed", 50, "on a real cluster: how many seconds of boots, pulls and builds pass in one; Kubernetes' own pauses stay")
 	flags.StringVar(&f.controllers, "controllers", "bundled", "on a real cluster: bundled, which are deployed on kind and else in-process; in-process, in this one; bundled-processes; deployed, as pods of a cluster of kind; image=`REF`, likewise, from an image on its node or an archive; or a DIR of programs with the same command line")
-	flags.StringVar(&f.logs, "logs", "", "on a real cluster: keep the output of processes and pods in `FOLDER`")
 	flags.StringVar(&f.release, "release", "", "with --controllers DIR: the release of upstream's controllers in it, 4.18 ... main; the cluster is made as they need it")
 	flags.StringVar(&f.templates, "templates", "", "with --release: `FOLDER` templates of upstream's repository; default DIR/templates")
 	flags.BoolVar(&f.keep, "keep", false, "on kind: keep the cluster, which layersim down removes")
@@ -81,6 +84,7 @@ func runCommand() *cobra.Command {
 	flags.StringVar(&f.junit, "junit", "", "write the results to `FILE` as JUnit XML")
 	flags.StringVar(&f.html, "html", "", "write a report with timelines to `FILE`, to be read in a browser")
 	flags.StringVar(&f.history, "history", "", "write the history to `FILE` as JSON lines; with several scenarios to one file each, FILE-NAME")
+	flags.StringVar(&f.artifacts, "artifacts", "", "let each scenario, passed or not, leave its history, timeline, requests to the registry and, on a real cluster, logs in `FOLDER`/NAME, which is emptied first; with several clusters in FOLDER/NAME/CLUSTER")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print the timeline of scenarios that passed, too")
 	return cmd
 }
@@ -107,7 +111,8 @@ func (f *runFlags) run(ctx context.Context, backends []backend, scenarios []*sce
 	written := make([]error, len(scenarios))
 	work := make(chan int)
 	var workers sync.WaitGroup
-	for slot := range min(f.workers(backends), len(scenarios)) {
+	slots := min(f.workers(backends), len(scenarios))
+	for slot := range slots {
 		workers.Go(func() {
 			for i := range work {
 				results[i], written[i] = f.one(ctx, backends, slot, scenarios[i], len(scenarios) > 1, compared, wall)
@@ -130,7 +135,7 @@ func (f *runFlags) run(ctx context.Context, backends []backend, scenarios []*sce
 	problems = append(problems, written...)
 	f.shown.say("ending the clusters")
 	for _, b := range backends {
-		problems = append(problems, b.close())
+		problems = append(problems, b.close(), f.removeLogs(b, slots))
 	}
 	for _, list := range results[:begun] {
 		for _, result := range list {
@@ -172,6 +177,7 @@ func (f *runFlags) workers(backends []backend) int {
 func (f *runFlags) one(ctx context.Context, backends []backend, slot int, s *scenario.Scenario, several bool,
 	compared *comparison, wall func() time.Duration) (results []*report.Result, err error) {
 	var problems []error
+	begun := false
 	for n, b := range backends {
 		where := s.Name
 		if len(backends) > 1 {
@@ -179,9 +185,13 @@ func (f *runFlags) one(ctx context.Context, backends []backend, slot int, s *sce
 		}
 		shown := f.shown.begin(where, len(s.Steps))
 		var result *report.Result
+		var left *artifacts.Folder
 		if err := run.Lacks(s, b.name(), b.capabilities()); err != nil {
 			result = report.NewResult(s, report.Skipped, err)
 		} else {
+			var err error
+			left, err = f.begin(b, slot, s, len(backends) > 1, !begun)
+			problems, begun = append(problems, err), true
 			observe := func(r *history.Record) { f.shown.observe(shown, r) }
 			result = b.run(ctx, slot, s, run.Options{Seed: f.seed, Release: f.release, Observe: observe}, wall)
 		}
@@ -190,6 +200,9 @@ func (f *runFlags) one(ctx context.Context, backends []backend, slot int, s *sce
 		}
 		if compared != nil && n > 0 {
 			problems = append(problems, compared.compare(results[0], backends[0].name(), result, b.name()))
+		}
+		if left != nil && result.Verdict != report.Skipped {
+			problems = append(problems, f.leave(left, b, slot, result))
 		}
 		f.shown.end(shown, result.Verdict)
 		if f.history != "" && result.History != nil {
