@@ -4,13 +4,20 @@ import (
 	"context"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 )
 
-// seen lets each write of a client wait until the history has it.
+// seen lets each write of a client wait until the history has it, and each read until the API server answers.
 func (e *Engine) seen() interceptor.Funcs {
 	return interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
+			return e.insist(func() error { return c.Get(ctx, key, o, options...) })
+		},
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
+			return e.insist(func() error { return c.List(ctx, list, options...) })
+		},
 		Create: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.CreateOption) error {
 			return e.settle(c.Create(ctx, o, options...))
 		},
@@ -25,6 +32,24 @@ func (e *Engine) seen() interceptor.Funcs {
 		},
 	}
 }
+
+// insist reads again while the API server is out of reach, for no longer than it may be. What became of a write nobody knows.
+func (e *Engine) insist(read func() error) error {
+	for begin := time.Now(); ; {
+		err := read()
+		if !apierrors.IsServiceUnavailable(err) || time.Since(begin) >= e.Outage {
+			return err
+		}
+		select {
+		case <-time.After(insistPause):
+		case <-e.ctx.Done():
+			return err
+		}
+	}
+}
+
+// insistPause is how long a read waits before it is tried again.
+const insistPause = time.Second
 
 // settle adds records until the history has all that was written so far.
 func (e *Engine) settle(err error) error {
