@@ -36,27 +36,21 @@ test: lint controlplane ## lint, vet, run all tests, and the conformance scenari
 	go test -vet=all ./...
 	go test -vet=off -count=1 -tags=live ./cmd/layersim ./sim/cluster/envtest
 	go vet -tags 'live e2e likeness kind upstream' ./cmd/layersim ./e2e ./sim/cluster/...
-	@mkdir -p out
-	$(suite) --label-filter=conformance --fail-on-empty --junit-report=conformance.xml ./e2e -- -speed=100
+	hack/suite --procs=6 --label-filter=conformance --fail-on-empty --junit-report=conformance.xml -- -speed=100
 
 # Six scenarios side by side: most of a run is waiting for pauses that controllers make.
-suite = go tool ginkgo --tags=e2e --procs=6 --output-dir=out --timeout=3h
-
 e2e-envtest: controlplane ## run all scenarios on real control planes
-	@mkdir -p out
-	$(suite) --junit-report=envtest.xml ./e2e
+	hack/suite --procs=6 --junit-report=envtest.xml
 
 nodeimage: ## build the image of kind's node, or pull it, once a machine (about ten minutes)
 	@hack/nodeimage/build
 
-# One after the other on one cluster, or on PARALLEL clusters; all of the library takes two hours (SCENARIOS=scenarios).
-PARALLEL ?= 1
-SCENARIOS ?= $(addprefix scenarios/,happy-path.yaml build/build-failure-three-retries.yaml pool/paused-pool.yaml scale revert/label-revert.yaml)
+# PARALLEL clusters side by side. All of the library takes over an hour (LABELS='').
+PARALLEL ?= 3
+LABELS ?= conformance || needs: containsAny host
 
-e2e: nodeimage build live ## run SCENARIOS, by default the main ones, on a real cluster in containers
-	@mkdir -p out
-	@bin/layersim run --cluster kind --parallel $(PARALLEL) --json out/kind.json --junit out/kind.xml --html out/kind.html $(SCENARIOS); status=$$?; \
-	if [ -e out/kind.json ]; then echo "reports: out/kind.html out/kind.json out/kind.xml"; fi; exit $$status
+e2e: nodeimage live ## run the scenarios with LABELS on real clusters in containers: by default conformance, and faults of a cluster
+	hack/suite --procs=$(PARALLEL) --label-filter='$(LABELS)' --fail-on-empty --junit-report=kind.xml -- -cluster=kind -speed=100
 
 up: nodeimage build live ## make a cluster of kind and keep it
 	@bin/layersim up

@@ -37,8 +37,9 @@ type backend interface {
 // clusters are what -cluster may name.
 var clusters = []string{envtest.Name, kind.Name, "sim"}
 
-// newBackend returns the backend of a name. Its programs write what they say into the folder logs, each a file.
-func newBackend(name string, speed float64, logs string) (backend, error) {
+// newBackend returns the backend of a name. Its programs write what they say into the folder logs, each a file. It tells what
+// it waits for.
+func newBackend(name string, speed float64, logs string, tell func(string)) (backend, error) {
 	switch {
 	case speed <= 0:
 		return nil, fmt.Errorf("-speed %v must be more than 0", speed)
@@ -49,7 +50,7 @@ func newBackend(name string, speed float64, logs string) (backend, error) {
 		return &onEnvtest{speed: speed, logs: logs}, nil
 	case name == kind.Name:
 		live.Quieten()
-		return &onKind{speed: speed, logs: logs}, nil
+		return &onKind{speed: speed, logs: logs, tell: tell}, nil
 	}
 	return simulated{}, nil
 }
@@ -93,6 +94,7 @@ func (b *onEnvtest) stop() error {
 type onKind struct {
 	speed float64
 	logs  string
+	tell  func(string)
 	plane *kind.Plane
 }
 
@@ -106,12 +108,13 @@ func (b *onKind) run(ctx context.Context, t scenario.Topology, o cluster.Options
 	}
 	if b.plane == nil {
 		start := time.Now()
-		programs := filepath.Join(root, "bin")
+		programs, name := filepath.Join(root, "bin"), kind.ClusterName(GinkgoParallelProcess()-1)
 		var err error
-		b.plane, err = kind.NewPlane(ctx, kind.PlaneOptions{
-			Cluster: kind.ClusterName(GinkgoParallelProcess() - 1), Programs: programs, Deployed: programs,
-			Progress: func(step string) { GinkgoWriter.Println(step) },
-		})
+		b.plane, err = kind.NewPlane(ctx, kind.PlaneOptions{Cluster: name, Programs: programs, Deployed: programs,
+			Progress: func(step string) {
+				GinkgoWriter.Println(step)
+				b.tell(name + ": " + step)
+			}})
 		if err != nil {
 			return nil, nothing, err
 		}

@@ -1,13 +1,14 @@
 // Package e2e runs the library of scenarios on a real cluster as a Ginkgo suite: one spec a scenario, variants included.
 //
-//	go tool ginkgo --tags=e2e ./e2e                                       all scenarios
-//	go tool ginkgo --tags=e2e --procs=6 --label-filter=conformance ./e2e  what a release must pass, six side by side
-//	go tool ginkgo --tags=e2e --label-filter='area:pool' --focus=replace -v ./e2e
-//	go tool ginkgo --tags=e2e ./e2e -- -cluster=envtest -speed=20         flags of the suite come after --
+//	hack/suite                                       all scenarios
+//	hack/suite --procs=6 --label-filter=conformance  what a release must pass, six side by side
+//	hack/suite --label-filter='area:pool' --focus=replace
+//	hack/suite --repeat=19 -- -speed=100             twenty times; flags of the suite come after --
 //
-// All of it is behind the build tag e2e, so that `go test ./...` starts no control plane. `go test -tags=e2e ./e2e` works
-// too, with Ginkgo's flags spelt -ginkgo.label-filter and so on, in one process. Of `make`, `make test` runs the scenarios
-// of conformance, and `make e2e-envtest` all.
+// All of it is behind the build tag e2e, so that `go test ./...` starts no control plane. hack/suite is
+// `go tool ginkgo --tags=e2e ./e2e` with lines that tell what goes on; `go test -tags=e2e ./e2e` works too, with Ginkgo's flags
+// spelt -ginkgo.label-filter and so on, in one process. Of `make`, `make test` runs the scenarios of conformance,
+// `make e2e-envtest` all, and `make e2e` those of conformance and the faults of a cluster on kind.
 //
 // # Flags of the suite
 //
@@ -19,13 +20,14 @@
 //	-artifacts  the folder for what a failed scenario leaves; default out/e2e
 //	-keep       keep the artifacts of scenarios that passed, too
 //	-speed      how many seconds of boots, pulls and builds pass in one second
+//	-progress   a file, such as a named pipe, to which a line goes for each step that a scenario begins
 //
 // Paths are relative to the root of the repository.
 //
 // # Specs
 //
 // A spec is named after its scenario and located in the scenario's file. Its labels are area:AREA; conformance, where the
-// scenario shows one of the behaviours without which layering is of no use; and, where it holds for some releases only,
+// scenario shows one of the behaviours without which layering is of no use; needs:CAPABILITY; and, where it holds for some releases only,
 // release:RELEASE for each of them, so that --label-filter='release: isEmpty || release: containsAny 4.18' chooses
 // those of 4.18.
 //

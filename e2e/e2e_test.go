@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,8 +19,10 @@ import (
 	"github.com/onsi/ginkgo/v2/types"
 	. "github.com/onsi/gomega"
 
+	"github.com/layersim/layersim/sim/check"
 	"github.com/layersim/layersim/sim/cluster"
 	"github.com/layersim/layersim/sim/cluster/live"
+	"github.com/layersim/layersim/sim/history"
 	"github.com/layersim/layersim/sim/report"
 	"github.com/layersim/layersim/sim/run"
 	"github.com/layersim/layersim/sim/scenario"
@@ -42,6 +45,7 @@ var (
 	scenariosFlag = flag.String("scenarios", library, "file or folder of the scenarios, relative to the root of the repository")
 	artifactsFlag = flag.String("artifacts", "out/e2e", "folder for what failed scenarios leave, relative to the root of the repository")
 	keepFlag      = flag.Bool("keep", false, "keep the artifacts of scenarios that passed, too")
+	progressFlag  = flag.String("progress", "", "file, such as a named pipe, to which a line goes for each step that a scenario begins")
 	speedFlag     = flag.Float64("speed", live.Speed, "how many seconds of boots, pulls and builds pass in one; Kubernetes' own pauses stay")
 )
 
@@ -64,7 +68,15 @@ func TestE2E(t *testing.T) {
 	}
 	s := &suite{artifacts: under(*artifactsFlag)}
 	s.logs = filepath.Join(s.artifacts, fmt.Sprintf("_logs-%d", GinkgoParallelProcess())) // no scenario has such a name
-	if s.backend, err = newBackend(*clusterFlag, *speedFlag, s.logs); err != nil {
+	if *progressFlag != "" {
+		progress, err := os.OpenFile(*progressFlag, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer progress.Close()
+		s.progress = progress
+	}
+	if s.backend, err = newBackend(*clusterFlag, *speedFlag, s.logs, s.tell); err != nil {
 		t.Fatal(err)
 	}
 	SynchronizedBeforeSuite(func() {
@@ -120,6 +132,9 @@ func labels(s *scenario.Scenario) Labels {
 	if slices.Contains(conformance, s.Name) {
 		list = append(list, "conformance")
 	}
+	for _, need := range s.Needs {
+		list = append(list, "needs:"+need)
+	}
 	if s.Span != (scenario.Span{}) {
 		for _, name := range scenario.Releases {
 			if s.Holds(name) {
@@ -144,6 +159,15 @@ type suite struct {
 	artifacts string
 	// logs is the folder in which the programs of the backend write what they say.
 	logs string
+	// progress, where not nil, is told what is being done: Ginkgo keeps what its parallel processes write until a spec is over.
+	progress io.Writer
+}
+
+// tell writes a line to progress, at once, so that those of other processes don't get in between.
+func (s *suite) tell(line string) {
+	if s.progress != nil {
+		_, _ = io.WriteString(s.progress, line+"\n") // who can't be told need not be told that
+	}
 }
 
 // spec runs a scenario and tells Ginkgo what came of it.
@@ -155,6 +179,7 @@ func (s *suite) spec(ctx context.Context, sc *scenario.Scenario) {
 	Expect(err).NotTo(HaveOccurred())
 	result := s.run(ctx, sc)
 	GinkgoWriter.Println(report.Line(result))
+	s.tell(fmt.Sprintf("%s: %s (%s)", sc.Name, result.Verdict, (time.Duration(result.WallSeconds * float64(time.Second))).Round(time.Second)))
 	if result.Verdict == report.Skipped {
 		Skip(result.Err.Error())
 	}
@@ -177,10 +202,16 @@ func (s *suite) spec(ctx context.Context, sc *scenario.Scenario) {
 func (s *suite) run(ctx context.Context, sc *scenario.Scenario) *report.Result {
 	start := time.Now()
 	done := func() error { return nil }
+	s.tell(sc.Name + ": making its cluster")
+	observe := func(r *history.Record) {
+		if r.Step != nil && r.Step.Event == check.Begin {
+			s.tell(fmt.Sprintf("%s: step %d/%d, %s", sc.Name, r.Step.Index+1, len(sc.Steps), r.Step.Name))
+		}
+	}
 	result := run.On(ctx, func(t scenario.Topology, o cluster.Options) (c *cluster.Cluster, err error) {
 		c, done, err = s.backend.run(ctx, t, o)
 		return c, err
-	}, sc, run.Options{Seed: seed}, func() time.Duration { return time.Since(start) })
+	}, sc, run.Options{Seed: seed, Observe: observe}, func() time.Duration { return time.Since(start) })
 	err := done()
 	if ctx.Err() != nil { // then nothing could be removed, which needs no telling
 		err = nil

@@ -124,15 +124,20 @@ func TestSuite(t *testing.T) {
 	}
 }
 
-// Ginkgo's flags choose the specs, and a suite whose specs pass succeeds.
+// Ginkgo's flags choose the specs, a suite whose specs pass succeeds, and what it does is told meanwhile.
 func TestChosen(t *testing.T) {
 	dir := t.TempDir()
-	output, status := runSuite(t, "-artifacts="+dir, "-keep", "-ginkgo.label-filter=area:suite && release: isEmpty", "-ginkgo.focus=pass|yesterday")
+	progress := filepath.Join(dir, "progress")
+	output, status := runSuite(t, "-artifacts="+dir, "-keep", "-progress="+progress, "-ginkgo.label-filter=area:suite && release: isEmpty", "-ginkgo.focus=pass|yesterday")
 	if status != 0 || !strings.Contains(output, "Will run 1 of 5 specs") {
 		t.Errorf("exit status %d\n%s", status, output)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "passes", "history.jsonl")); err != nil {
 		t.Error(err)
+	}
+	want := "passes: making its cluster\npasses: step 1/1, look at the pool\npasses: passed ("
+	if got, err := os.ReadFile(progress); err != nil || !strings.HasPrefix(string(got), want) {
+		t.Errorf("told %q, want %q: %v", got, want, err)
 	}
 }
 
@@ -143,6 +148,7 @@ func TestRefused(t *testing.T) {
 		"the control plane is not on this machine: run make controlplane": {"-cluster=envtest"},
 		`-cluster "cloud" is not a cluster: envtest, kind, sim`:           {"-cluster=cloud"},
 		"-speed 0 must be more than 0":                                    {"-speed=0"},
+		"/nowhere/progress":                                               {"-progress=/nowhere/progress"},
 		"nowhere.yaml":                                                    {"-scenarios=nowhere.yaml"},
 	} {
 		if output, status := runSuite(t, append(flags, "-artifacts="+t.TempDir())...); status != 1 || !strings.Contains(output, want) {
