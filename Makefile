@@ -50,7 +50,7 @@ PARALLEL ?= 3
 LABELS ?= conformance || needs: containsAny host
 
 e2e: nodeimage live ## run the scenarios with LABELS on real clusters in containers: by default conformance, and faults of a cluster
-	hack/suite --procs=$(PARALLEL) --label-filter='$(LABELS)' --fail-on-empty --junit-report=kind.xml -- -cluster=kind -speed=100
+	hack/suite --procs=$(PARALLEL) --label-filter='$(LABELS)' --fail-on-empty --junit-report=kind.xml -- -cluster=kind -speed=400
 
 up: nodeimage build live ## make a cluster of kind and keep it
 	@bin/layersim up

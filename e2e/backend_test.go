@@ -99,7 +99,12 @@ type onKind struct {
 }
 
 func (b *onKind) capabilities() []string { return kind.Capabilities }
-func (b *onKind) ready() error           { return nil } // what is missing is said by whoever makes the first cluster
+
+// What else is missing is said by whoever makes the first cluster.
+func (b *onKind) ready() error {
+	suite, _ := GinkgoConfiguration()
+	return kind.Room(suite.ParallelTotal)
+}
 
 func (b *onKind) run(ctx context.Context, t scenario.Topology, o cluster.Options) (*cluster.Cluster, func() error, error) {
 	nothing := func() error { return nil }

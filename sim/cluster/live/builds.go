@@ -1,6 +1,7 @@
 package live
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -161,8 +162,15 @@ func (b *builds) log(ctx context.Context, p history.Pod) (string, error) {
 	}
 	defer stream.Close()
 	content, err := io.ReadAll(stream)
+	if err == nil && strings.HasPrefix(string(content), noInstance) {
+		err = fmt.Errorf("%s; raise the limit fs.inotify.max_user_instances", bytes.TrimSpace(content))
+		content = nil
+	}
 	return string(content), err
 }
+
+// noInstance is what the kubelet says in place of a log when there is no inotify instance left to follow it with.
+const noInstance = "failed to create fsnotify watcher"
 
 // steering puts build pods on real nodes, and lets them take the image that is there. Pods of workloads, which have no image
 // at all, belong on simulated nodes, whose kubelets are models.

@@ -27,11 +27,15 @@ func buildPod() *corev1.Pod {
 	return pod
 }
 
-// newBuilds has an API server with one build pod, whose log takes until its end to be read.
+// newBuilds has an API server with one build pod, whose log takes until its end to be read; without an end it can't be read.
 func newBuilds(t *testing.T, o builder.Options, ended <-chan struct{}) *builds {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/log") {
+			if ended == nil {
+				fmt.Fprint(w, "failed to create fsnotify watcher: too many open files")
+				return
+			}
 			fmt.Fprintln(w, "Trying to pull", r.URL.Query().Get("container"))
 			<-ended
 			fmt.Fprintln(w, "Error: no")
@@ -113,6 +117,15 @@ func TestContainersAreFollowed(t *testing.T) {
 		Log: "Trying to pull image-build\nError: no\n"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the history is told (-want +got):\n%s", diff)
+	}
+}
+
+// What the kubelet says in place of a log is no log.
+func TestLogThatCannotBeFollowed(t *testing.T) {
+	b := newBuilds(t, builder.Options{}, nil)
+	text, err := b.log(t.Context(), history.Pod{Namespace: "n", Name: "build", Container: builder.ContainerBuild})
+	if text != "" || err == nil || !strings.Contains(err.Error(), "too many open files; raise the limit fs.inotify.max_user_instances") {
+		t.Errorf("log %q, %v", text, err)
 	}
 }
 
