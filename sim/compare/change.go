@@ -67,14 +67,12 @@ func (r *reader) osConfig(c *history.Change) {
 		m.Text, m.what = "spec changed", configEdited
 		r.add(m)
 	}
-	annotation := func(key string) (string, bool) {
-		is := history.Text(c.New, "metadata", "annotations", key)
-		return is, is != history.Text(c.Old, "metadata", "annotations", key)
-	}
 	m.what = ""
-	if v, changed := annotation(layering.Rebuild); changed {
+	// That the annotation is there asks for a rebuild. It is empty more often than not.
+	was, had := annotation(c.Old, layering.Rebuild)
+	if is, has := annotation(c.New, layering.Rebuild); is != was || has != had {
 		m.Text = "rebuild asked for"
-		if _, has := c.New.GetAnnotations()[layering.Rebuild]; !has && v == "" {
+		if !has {
 			m.Text = "rebuild no longer asked for"
 		} else {
 			m.what = configEdited
@@ -82,10 +80,11 @@ func (r *reader) osConfig(c *history.Change) {
 		r.add(m)
 	}
 	m.what = ""
-	if v, changed := annotation(layering.CurrentBuild); changed {
+	was, _ = annotation(c.Old, layering.CurrentBuild)
+	if is, _ := annotation(c.New, layering.CurrentBuild); is != was {
 		m.Track, m.Text = "current build", "none"
-		if v != "" {
-			m.Text = r.build(v)
+		if is != "" {
+			m.Text = r.build(is)
 		}
 		r.add(m)
 	}
@@ -335,12 +334,12 @@ func (r *reader) node(c *history.Change) {
 			m.what = ""
 		}
 	}
-	annotation := func(key string) (string, bool) {
+	written := func(key string) (string, bool) {
 		is := history.Text(c.New, "metadata", "annotations", key)
 		return is, is != history.Text(c.Old, "metadata", "annotations", key)
 	}
-	config, newConfig := annotation(layering.DesiredConfig)
-	image, newImage := annotation(layering.DesiredImage)
+	config, newConfig := written(layering.DesiredConfig)
+	image, newImage := written(layering.DesiredImage)
 	if newConfig || newImage {
 		if known.targeted == 0 && c.Old != nil {
 			known.targeted = r.seq
@@ -360,7 +359,7 @@ func (r *reader) node(c *history.Change) {
 		{layering.DesiredDrain, "asks for drain", "asks for uncordon", nodeAsksDrain, nodeAsksUncordon},
 		{layering.LastAppliedDrain, "drained", "uncordoned", nodeDrained, nodeUncordoned},
 	} {
-		v, changed := annotation(side.key)
+		v, changed := written(side.key)
 		if !changed || v == "" {
 			continue
 		}
@@ -377,7 +376,7 @@ func (r *reader) node(c *history.Change) {
 		}
 		r.add(m)
 	}
-	if v, changed := annotation(layering.State); changed {
+	if v, changed := written(layering.State); changed {
 		m.Track, m.Text, m.what = "state", v, ""
 		switch v {
 		case layering.StateWorking:
@@ -388,8 +387,8 @@ func (r *reader) node(c *history.Change) {
 		r.add(m)
 	}
 	m.what = ""
-	config, newConfig = annotation(layering.CurrentConfig)
-	image, newImage = annotation(layering.CurrentImage)
+	config, newConfig = written(layering.CurrentConfig)
+	image, newImage = written(layering.CurrentImage)
 	if newConfig || newImage {
 		m.Track, m.Text = "has", r.config(config)+", "+r.image(image)
 		r.add(m)
@@ -466,6 +465,12 @@ func roles(o *unstructured.Unstructured) string {
 
 func label(o *unstructured.Unstructured, key string) string {
 	return history.Text(o, "metadata", "labels", key)
+}
+
+// annotation returns an annotation's value, and whether there is the annotation.
+func annotation(o *unstructured.Unstructured, key string) (string, bool) {
+	value, has := history.Field(o, "metadata", "annotations", key).(string)
+	return value, has
 }
 
 func flag(o *unstructured.Unstructured, path ...string) bool {

@@ -88,6 +88,59 @@ func TestNodesStandInForEachOther(t *testing.T) {
 	}
 }
 
+// A rebuild is asked for by an annotation, whatever its value: nothing, more often than not.
+func TestRebuild(t *testing.T) {
+	const current = layering.CurrentBuild
+	asks := func(values ...map[string]any) *history.History {
+		h := &history.History{Records: []history.Record{{Seq: 1, Step: &history.Step{Event: "begin"}}}}
+		var last *unstructured.Unstructured
+		for _, annotations := range values {
+			config := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"name": "layered"}}}
+			if annotations != nil {
+				config.Object["metadata"].(map[string]any)["annotations"] = annotations
+			}
+			h.Records = append(h.Records, history.Record{Seq: int64(len(h.Records)) + 1, Change: &history.Change{
+				GVK: schema.GroupVersionKind{Kind: "MachineOSConfig"}, Name: "layered", Old: last, New: config}})
+			last = config
+		}
+		return h
+	}
+	const asked, withdrawn = "life: rebuild asked for", "life: rebuild no longer asked for"
+	for _, c := range []struct {
+		what   string
+		values []map[string]any
+		want   []string
+	}{
+		{"no value", []map[string]any{nil, {layering.Rebuild: ""}}, []string{asked}},
+		{"a value", []map[string]any{nil, {layering.Rebuild: "now"}}, []string{asked}},
+		{"among others", []map[string]any{{current: ""}, {current: "", layering.Rebuild: ""}, {layering.Rebuild: ""}}, []string{asked}},
+		{"from the beginning", []map[string]any{{layering.Rebuild: ""}}, []string{asked}},
+		{"once more", []map[string]any{nil, {layering.Rebuild: ""}, {layering.Rebuild: "now"}, {layering.Rebuild: ""}}, []string{asked, asked, asked}},
+		{"withdrawn", []map[string]any{nil, {layering.Rebuild: ""}, nil, nil, {layering.Rebuild: "now"}, {}}, []string{asked, withdrawn, asked, withdrawn}},
+		{"served", []map[string]any{nil, {layering.Rebuild: ""}, {current: "layered-" + strings.Repeat("0", 32)}},
+			[]string{asked, withdrawn, "current build: layered-H1"}},
+	} {
+		h := asks(c.values...)
+		want := []string{"machineosconfig layered, life: created"}
+		for _, text := range c.want {
+			want = append(want, "machineosconfig layered, "+text)
+		}
+		var got []string
+		for _, m := range compare.Milestones(h)[1:] { // the step begins
+			got = append(got, m.String())
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.what, diff)
+		}
+	}
+
+	// One of two runs in which nobody asked is another run.
+	found := compare.Histories(asks(nil, map[string]any{layering.Rebuild: ""}), asks(nil, nil))
+	if len(found) != 1 || !strings.Contains(found[0].String(), asked) {
+		t.Errorf("found\n%s", printed(t, found))
+	}
+}
+
 // A difference is told in one line, with both sides below it.
 func TestText(t *testing.T) {
 	a := told("a b", "a target", "a Working", "a boot", "a Done")
