@@ -59,7 +59,11 @@ func NewPlane(ctx context.Context, o PlaneOptions) (*Plane, error) {
 		},
 	})
 	if err == nil {
+		ctx, cancel := p.control.within(ctx)
+		defer cancel()
 		err = p.server.Settle(ctx, slices.Concat(cluster.Namespaces, o.Namespaces))
+		// Whatever else goes wrong comes of a death.
+		err = cmp.Or(p.Err(), err)
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.Stop())

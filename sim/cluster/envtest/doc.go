@@ -11,8 +11,8 @@
 // does both: the directories are named layersim-controlplane-*.
 //
 // When one of the programs ends by itself the control plane is dead: the others are killed, a run on it is broken, and the
-// error names the program, how it ended, and what it said last. Where somebody else takes a port that was free, Start tries
-// again with others.
+// error names the program, how it ended, and what it said last. It names the disk as well, where that is full: etcd ends
+// with the first write that finds no room. Where somebody else takes a port that was free, Start tries again with others.
 //
 // # Limitations
 //

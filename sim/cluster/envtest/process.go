@@ -221,9 +221,25 @@ func (c *ControlPlane) ended(name, status string) {
 	if c.keepsLogs {
 		words = fmt.Sprintf("; its log is %s%s", filepath.Join(c.logs, name+logSuffix), words)
 	}
+	if c.full() {
+		words = fmt.Sprintf("; no space left on device: the disk of %s is full, TMPDIR chooses another%s", filepath.Dir(c.dir), words)
+	}
 	c.death = death(fmt.Sprintf("%s ended by %s%s", name, how, words))
 	c.kill()
 	close(c.died)
+}
+
+// room is what must fit on the disk. etcd ends by less, and its log is on the same disk, which then doesn't say why.
+const room = 1 << 20
+
+// full reports whether the disk of the run has no room, by writing to it: quotas and reserves count, too.
+func (c *ControlPlane) full() bool {
+	f, err := os.CreateTemp(c.dir, "room-")
+	if err == nil {
+		_, err = f.Write(make([]byte, room))
+		err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // kill kills all processes, and lets none start any more.
@@ -255,8 +271,9 @@ type watchdog struct {
 	stdin io.Closer
 }
 
+// On a full disk no file may be made, and ":" would end the shell then.
 const watchdogScript = `while read -r _; do :; done
-: >"$0/` + stoppedFile + `"
+true >"$0/` + stoppedFile + `"
 for f in "$0"/*` + pidSuffix + `; do kill -KILL "$(cat "$f")"; done
 for again in 1 2 3; do rm -rf "$0" && break; sleep 1; done`
 
