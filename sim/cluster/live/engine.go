@@ -79,9 +79,11 @@ type Engine struct {
 	redactor  *history.Redactor
 	faults    faults
 	processes []*process
-	clients   map[string]client.WithWatch
-	actors    []world.Actor
-	reconcs   atomic.Int64
+	// starting are waits for what was launched and may not run yet.
+	starting []func() error
+	clients  map[string]client.WithWatch
+	actors   []world.Actor
+	reconcs  atomic.Int64
 
 	sequence
 	stillness stillness
@@ -145,13 +147,14 @@ func (e *Engine) Durations() cluster.Durations {
 
 // Close ends all processes and takes back what the run left on the API server.
 func (e *Engine) Close() error {
-	var errs []error
-	for _, p := range slices.Backward(e.processes) {
-		if p.name == nodesName && e.outfits != nil && e.KeepNodes {
-			continue
+	errs := make([]error, len(e.processes))
+	var ending sync.WaitGroup
+	for n, p := range e.processes {
+		if p.name != nodesName || e.outfits == nil || !e.KeepNodes {
+			ending.Go(func() { errs[n] = p.Stop() })
 		}
-		errs = append(errs, p.Stop())
 	}
+	ending.Wait()
 	e.cancel(errors.New("the run is over"))
 	e.watches.Wait()
 	e.Server.run.CompareAndSwap(e, nil)
@@ -246,7 +249,25 @@ func (e *Engine) Start(name string, replicas int, components ...component.Compon
 		p.program = e.Program(name)
 	}
 	e.processes = append(e.processes, p)
-	return p.StartAgain()
+	for range p.replicas {
+		i, err := p.launch()
+		if err != nil {
+			return fmt.Errorf("start %s: %w", name, err)
+		}
+		e.starting = append(e.starting, func() error { return p.await(i) })
+	}
+	return nil
+}
+
+// started waits until all runs that Start has launched, side by side.
+func (e *Engine) started() error {
+	for _, await := range e.starting {
+		if err := await(); err != nil {
+			return err
+		}
+	}
+	e.starting = nil
+	return nil
 }
 
 // Process implements [cluster.Engine].
@@ -318,6 +339,9 @@ func (e *Engine) Jump() {}
 // Step implements [cluster.Engine]. Records come first, so that what acts or is judged knows all that happened; then timers,
 // then actors; and when nothing of that is there it waits, for a second at most.
 func (e *Engine) Step() (world.Outcome, error) {
+	if err := e.started(); err != nil {
+		return world.Acted, fmt.Errorf("%w: %w", cluster.ErrBroken, err)
+	}
 	for {
 		if e.parent.Err() != nil {
 			return world.Acted, context.Cause(e.parent)

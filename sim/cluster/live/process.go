@@ -87,13 +87,22 @@ func (p *process) StartAgain() error {
 // start runs one replica more, and returns when it runs.
 func (p *process) start() error {
 	i, err := p.launch()
-	if err == nil && i != nil && i.ready != nil {
-		select {
-		case err = <-i.ready:
-		case <-p.engine.ctx.Done():
-		case <-time.After(deployLimit):
-			err = fmt.Errorf("it is not ready after %s", deployLimit)
-		}
+	if err != nil {
+		return fmt.Errorf("start %s: %w", p.name, err)
+	}
+	return p.await(i)
+}
+
+// await returns when a life has begun that was launched, if it was.
+func (p *process) await(i *incarnation) (err error) {
+	if i == nil || i.ready == nil {
+		return nil
+	}
+	select {
+	case err = <-i.ready:
+	case <-p.engine.ctx.Done():
+	case <-time.After(deployLimit):
+		err = fmt.Errorf("it is not ready after %s", deployLimit)
 	}
 	if err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
