@@ -45,8 +45,9 @@ e2e-envtest: controlplane ## run all scenarios on real control planes
 nodeimage: ## build the image of kind's node, or pull it, once a machine (about ten minutes)
 	@hack/nodeimage/build
 
-# PARALLEL clusters side by side. All of the library takes over an hour (LABELS='').
-PARALLEL ?= 3
+# PARALLEL clusters side by side, by default as many as two cores carry, or as there are inotify instances for (the default
+# of Linux, 128, is too little for a fourth). All of the library takes over an hour (LABELS='').
+PARALLEL ?= $(shell [ "$$(cat /proc/sys/fs/inotify/max_user_instances)" -ge 160 ] && echo 4 || echo 3)
 LABELS ?= conformance || needs: containsAny host
 
 e2e: nodeimage live ## run the scenarios with LABELS on real clusters in containers: by default conformance, and faults of a cluster

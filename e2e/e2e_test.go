@@ -52,9 +52,9 @@ var (
 // conformance are the scenarios with the label of that name: each of the main behaviours once, at its hardest moment. Those
 // that take longest come first, so that parallel processes end at about the same time.
 var conformance = []string{
+	"build-failure-three-retries",
 	"label-revert",
 	"secret-rotation/push-mid-build",
-	"build-failure-three-retries",
 	"machine-set-scale-up",
 	"paused-pool",
 	"happy-path",
