@@ -24,6 +24,7 @@ import (
 	"github.com/layersim/layersim/sim/cluster/live"
 	"github.com/layersim/layersim/sim/history"
 	"github.com/layersim/layersim/sim/report"
+	"github.com/layersim/layersim/sim/report/artifacts"
 	"github.com/layersim/layersim/sim/run"
 	"github.com/layersim/layersim/sim/scenario"
 )
@@ -175,7 +176,7 @@ func (s *suite) spec(ctx context.Context, sc *scenario.Scenario) {
 	if err := run.Lacks(sc, *clusterFlag, s.backend.capabilities()); err != nil {
 		Skip(err.Error())
 	}
-	a, err := newArtifacts(filepath.Join(s.artifacts, filepath.FromSlash(sc.Name)), s.logs)
+	left, err := artifacts.New(filepath.Join(s.artifacts, filepath.FromSlash(sc.Name)), s.logs)
 	Expect(err).NotTo(HaveOccurred())
 	result := s.run(ctx, sc)
 	GinkgoWriter.Println(report.Line(result))
@@ -187,9 +188,9 @@ func (s *suite) spec(ctx context.Context, sc *scenario.Scenario) {
 	if !failed && !*keepFlag {
 		return
 	}
-	err = a.write(result)
+	err = left.Write(*clusterFlag, seed, result)
 	if failed {
-		text := message(result) + "\nartifacts: " + a.folder
+		text := message(result) + "\nartifacts: " + left.Path()
 		if err != nil {
 			text += "\n" + err.Error()
 		}
@@ -230,7 +231,8 @@ func (s *suite) run(ctx context.Context, sc *scenario.Scenario) *report.Result {
 // below, which Ginkgo prints by itself.
 func message(result *report.Result) string {
 	var b strings.Builder
-	if err := text(&b, result, report.TextOptions{}); err != nil {
+	suite := &report.Suite{Cluster: *clusterFlag, Seed: seed, Scenarios: []*report.Result{result}}
+	if err := report.Text(&b, suite, report.TextOptions{}); err != nil {
 		return err.Error()
 	}
 	_, body, found := strings.Cut(b.String(), "\n\n")

@@ -15,7 +15,6 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 
 	"github.com/layersim/layersim/sim/history"
-	"github.com/layersim/layersim/sim/report"
 )
 
 // runSuite runs this suite in a process of its own on simulated clusters, with the scenarios in testdata.
@@ -153,32 +152,6 @@ func TestRefused(t *testing.T) {
 	} {
 		if output, status := runSuite(t, append(flags, "-artifacts="+t.TempDir())...); status != 1 || !strings.Contains(output, want) {
 			t.Errorf("%v: exit status %d, want 1 with %q:\n%s", flags, status, want, output)
-		}
-	}
-}
-
-// A log's part that was written before the scenario is another's.
-func TestLogs(t *testing.T) {
-	logs, folder := t.TempDir(), filepath.Join(t.TempDir(), "x")
-	log := filepath.Join(logs, "etcd.log")
-	write := func(text string) {
-		t.Helper()
-		if err := os.WriteFile(log, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("before\n")
-	a, err := newArtifacts(folder, logs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for text, want := range map[string]string{"before\nmeanwhile\n": "meanwhile\n", "anew\n": "anew\n"} {
-		write(text)
-		if err := a.write(&report.Result{Name: "x", Verdict: report.Failed}); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := os.ReadFile(filepath.Join(folder, "logs", "etcd.log")); string(got) != want {
-			t.Errorf("log %q, want %q: %v", got, want, err)
 		}
 	}
 }

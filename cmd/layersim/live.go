@@ -41,7 +41,7 @@ func (f *runFlags) live(ctx context.Context, name string) (backend, error) {
 	live.Quieten()
 	if name == kind.Name {
 		if err := kind.Room(max(f.parallel, 1)); err != nil {
-			return nil, fmt.Errorf("--parallel %d: %w", f.parallel, err)
+			return nil, err
 		}
 		return &onKind{speed: f.speed, system: controllers, keep: f.keep, retain: f.retain, out: f.shown, planes: map[int]*kind.Plane{}}, nil
 	}
