@@ -115,13 +115,23 @@ func (p *progress) observe(s *shown, r *history.Record) {
 	p.show()
 }
 
-func (p *progress) end(s *shown, verdict string) {
+// end tells a scenario's end: in a log each, on a terminal one that went wrong. What went wrong first need not be told of one
+// that was quick, for the report follows soon.
+func (p *progress) end(s *shown, verdict, wrong string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ended++
 	p.running = slices.DeleteFunc(p.running, func(other *shown) bool { return other == s })
-	if p.width == nil {
-		fmt.Fprintf(p.out, "[%d/%d] %s: %s%s\n", p.ended, p.total, s.name, verdict, p.since(s))
+	since := p.since(s)
+	line := fmt.Sprintf("[%d/%d] %s: %s%s\n", p.ended, p.total, s.name, verdict, since)
+	if wrong = strings.Join(strings.Fields(wrong), " "); wrong != "" && since != "" {
+		line += "  ✗ " + cut(wrong, 240) + "\n"
+	}
+	switch {
+	case p.width == nil:
+		_, _ = io.WriteString(p.out, line) // who can't be told need not be told that
+	case wrong != "" && since != "":
+		p.draw([]byte(line))
 	}
 	p.show()
 }

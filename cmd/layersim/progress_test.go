@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,7 +49,7 @@ func TestProgressInLog(t *testing.T) {
 	quick, slow := w.begin("quick", 2), w.begin("slow", 2)
 	w.step(quick, 0, "one")
 	w.pass(time.Second)
-	w.end(quick, "passed")
+	w.end(quick, "failed", "at once, and the report follows")
 	w.pass(2 * time.Second)
 	w.pass(time.Second)
 	w.step(slow, 0, "build\x1b[2J")
@@ -56,15 +57,16 @@ func TestProgressInLog(t *testing.T) {
 	fmt.Fprintln(w.progress, "envtest: something else")
 	w.step(slow, 1, "roll out")
 	w.pass(time.Minute)
-	w.end(slow, "failed")
+	w.end(slow, "failed", "step 2, roll out:\n  not met")
 	w.say("ending the clusters")
 	w.done()
-	want := `[1/3] quick: passed
+	want := `[1/3] quick: failed
 [1/3] slow: making its cluster
 [1/3] slow: step 1/2, build [2J
 envtest: something else
 [1/3] slow: step 2/2, roll out
 [2/3] slow: failed (1m5s)
+  ✗ step 2, roll out: not met
 `
 	if diff := cmp.Diff(want, w.String()); diff != "" {
 		t.Error(diff)
@@ -82,15 +84,16 @@ func TestProgressOnTerminal(t *testing.T) {
 	w.screen(t, "[0/3]", "  one: step 1/2, build (1m15s)", "  two: making its cluster")
 	fmt.Fprintln(w.progress, "kind: loading an image")
 	w.screen(t, "kind: loading an image", "[0/3]", "  one: step 1/2, build (1m15s)", "  two: making its cluster")
-	w.end(one, "passed")
+	w.end(one, "passed", "")
 	w.step(two, 0, "a step that has a very long name, longer than most")
 	w.pass(5 * time.Second)
 	w.screen(t, "kind: loading an image", "[1/3] two: step 1/1, a ste…an most (5s)")
-	w.end(two, "passed")
+	w.end(two, "failed", "step 1: not met")
 	w.say("ending the clusters")
-	w.screen(t, "kind: loading an image", "[2/3] ending the clusters")
+	above := []string{"kind: loading an image", "[2/3] two: failed (5s)", "  ✗ step 1: not met"}
+	w.screen(t, append(slices.Clone(above), "[2/3] ending the clusters")...)
 	w.done()
-	w.screen(t, "kind: loading an image", "")
+	w.screen(t, append(above, "")...)
 }
 
 // screen compares what a terminal shows that got everything so far.
