@@ -36,11 +36,13 @@ test: lint controlplane ## lint, vet, run all tests, and the conformance scenari
 	go test -vet=all ./...
 	go test -vet=off -count=1 -tags=live ./cmd/layersim ./sim/cluster/envtest
 	go vet -tags 'live e2e likeness kind upstream' ./cmd/layersim ./e2e ./sim/cluster/...
-	hack/suite --procs=6 --label-filter=conformance --fail-on-empty --junit-report=conformance.xml -- -speed=100
+	$(suite) --label-filter=conformance --fail-on-empty --junit-report=conformance.xml -- -speed=100
 
 # Six scenarios side by side: most of a run is waiting for pauses that controllers make.
+suite = hack/suite --procs=6
+
 e2e-envtest: controlplane ## run all scenarios on real control planes
-	hack/suite --procs=6 --junit-report=envtest.xml
+	$(suite) --junit-report=envtest.xml
 
 nodeimage: ## build the image of kind's node, or pull it, once a machine (about ten minutes)
 	@hack/nodeimage/build

@@ -27,9 +27,9 @@
 // # Specs
 //
 // A spec is named after its scenario and located in the scenario's file. Its labels are area:AREA; conformance, where the
-// scenario shows one of the behaviours without which layering is of no use; needs:CAPABILITY; and, where it holds for some releases only,
-// release:RELEASE for each of them, so that --label-filter='release: isEmpty || release: containsAny 4.18' chooses
-// those of 4.18.
+// scenario shows one of the behaviours without which layering is of no use; needs:CAPABILITY; and, where it holds for some
+// releases only, release:RELEASE for each of them, so that --label-filter='release: isEmpty || release: containsAny 4.18'
+// chooses those of 4.18.
 //
 // A spec fails when the scenario failed and when it could not be run. It is skipped, with the reason, when the cluster lacks
 // what the scenario needs, and when the scenario doesn't hold for the newest release. The failure message says what was

@@ -32,11 +32,13 @@ func newComparison() (*comparison, error) {
 	return &comparison{explained: explained}, nil
 }
 
-// compare fails a result for each difference from the first cluster's that nobody has explained. Runs that have no history
-// can't be compared, and say so themselves.
+// compare fails a result for each difference from the first cluster's that nobody has explained. Runs that have no history,
+// or one that ends in the middle, can't be compared, and say so themselves.
 func (c *comparison) compare(first *report.Result, firstCluster string, other *report.Result, otherCluster string) error {
-	if first.History == nil || other.History == nil {
-		return nil
+	for _, r := range []*report.Result{first, other} {
+		if r.History == nil || r.Verdict == report.Errored {
+			return nil
+		}
 	}
 	differences := compare.Histories(first.History, other.History)
 	c.mu.Lock()

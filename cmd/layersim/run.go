@@ -173,17 +173,6 @@ func (f *runFlags) workers(backends []backend) int {
 	return n
 }
 
-// wrong is what went wrong first.
-func wrong(r *report.Result) string {
-	switch {
-	case r.Verdict == report.Errored && r.Err != nil:
-		return r.Err.Error()
-	case r.Verdict == report.Failed && len(r.Failures) > 0:
-		return r.Failures[0].Check + ": " + r.Failures[0].Message
-	}
-	return ""
-}
-
 // one runs one scenario on each of the clusters, and compares what happened there.
 func (f *runFlags) one(ctx context.Context, backends []backend, slot int, s *scenario.Scenario, several bool,
 	compared *comparison, wall func() time.Duration) (results []*report.Result, err error) {
@@ -215,7 +204,7 @@ func (f *runFlags) one(ctx context.Context, backends []backend, slot int, s *sce
 		if left != nil && result.Verdict != report.Skipped {
 			problems = append(problems, f.leave(left, b, slot, result))
 		}
-		f.shown.end(shown, result.Verdict, wrong(result))
+		f.shown.end(shown, result.Verdict, report.Wrong(result))
 		if f.history != "" && result.History != nil {
 			file := f.history
 			if several {

@@ -43,6 +43,19 @@ type Component struct {
 	New func(Env) (reconcile.Reconciler, error)
 }
 
+// Around returns the component with a reconciler around each of its own, which wrap makes.
+func (c Component) Around(wrap func(Env, reconcile.Reconciler) reconcile.Reconciler) Component {
+	inner := c.New
+	c.New = func(env Env) (reconcile.Reconciler, error) {
+		reconciler, err := inner(env)
+		if err != nil {
+			return nil, err
+		}
+		return wrap(env, reconciler), nil
+	}
+	return c
+}
+
 // Watch is one kind that a component watches.
 type Watch struct {
 	// Object is an empty object of the kind, for example &corev1.Node{}.

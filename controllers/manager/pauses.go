@@ -42,21 +42,15 @@ func (p *Pauses) Follow(c component.Component) component.Component {
 		p.until, p.failed = map[pause]time.Time{}, map[pause]int{}
 	}
 	p.components = append(p.components, c.Name)
-	inner := c.New
-	c.New = func(env component.Env) (reconcile.Reconciler, error) {
-		reconciler, err := inner(env)
-		if err != nil {
-			return nil, err
-		}
+	return c.Around(func(env component.Env, inner reconcile.Reconciler) reconcile.Reconciler {
 		return reconcile.Func(func(ctx context.Context, r reconcile.Request) (reconcile.Result, error) {
 			this := pause{c.Name, r}
 			p.began(this, env.Clock.Now())
-			result, err := reconciler.Reconcile(ctx, r)
+			result, err := inner.Reconcile(ctx, r)
 			p.ended(this, env.Clock.Now(), result, err)
 			return result, err
-		}), nil
-	}
-	return c
+		})
+	})
 }
 
 // began is told that a request is looked at now. Its pause is not over before ended is told what came of it.

@@ -67,10 +67,7 @@ func JUnit(w io.Writer, s *Suite) error {
 		t := junitCase{ClassName: "layersim." + area(r), Name: r.Name, File: r.File, Time: fmt.Sprintf("%.3f", r.WallSeconds)}
 		switch r.Verdict {
 		case Failed:
-			t.Failure = &junitProblem{Type: "scenario", Text: "\n" + failureText(r)}
-			if len(r.Failures) > 0 {
-				t.Failure.Message = oneLine(r.Failures[0].Check + ": " + r.Failures[0].Message)
-			}
+			t.Failure = &junitProblem{Type: "scenario", Message: Wrong(r), Text: "\n" + failureText(r)}
 			if n := len(r.Failures) - 1; n > 0 {
 				t.Failure.Message += fmt.Sprintf(" (and %d more)", n)
 			}
@@ -79,7 +76,7 @@ func JUnit(w io.Writer, s *Suite) error {
 		case Known:
 			t.Skipped = &junitSkipped{Message: "failed by a known defect: " + reason(r)}
 		case Errored:
-			t.Error = &junitProblem{Type: "could not run", Message: oneLine(reason(r)), Text: reason(r)}
+			t.Error = &junitProblem{Type: "could not run", Message: Wrong(r), Text: reason(r)}
 		}
 		out.Suite.Cases = append(out.Suite.Cases, t)
 	}
@@ -105,6 +102,17 @@ func area(r *Result) string {
 		return "scenarios"
 	}
 	return r.Scenario.Area
+}
+
+// Wrong is what went wrong first in a scenario that failed or could not be run, in one line; "" for others.
+func Wrong(r *Result) string {
+	switch {
+	case r.Verdict == Failed && len(r.Failures) > 0:
+		return oneLine(r.Failures[0].Check + ": " + r.Failures[0].Message)
+	case r.Verdict == Errored:
+		return oneLine(reason(r))
+	}
+	return ""
 }
 
 // reason says why a scenario was skipped or could not be run.

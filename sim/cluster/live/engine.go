@@ -252,7 +252,7 @@ func (e *Engine) Start(name string, replicas int, components ...component.Compon
 	for range p.replicas {
 		i, err := p.launch()
 		if err != nil {
-			return fmt.Errorf("start %s: %w", name, err)
+			return err
 		}
 		e.starting = append(e.starting, func() error { return p.await(i) })
 	}

@@ -88,7 +88,7 @@ func (p *process) StartAgain() error {
 func (p *process) start() error {
 	i, err := p.launch()
 	if err != nil {
-		return fmt.Errorf("start %s: %w", p.name, err)
+		return err
 	}
 	return p.await(i)
 }
@@ -129,7 +129,7 @@ func (p *process) launch() (*incarnation, error) {
 	i, err := run(caller)
 	if err != nil {
 		caller.Cut()
-		return nil, err
+		return nil, fmt.Errorf("start %s: %w", p.name, err)
 	}
 	p.running = append(p.running, i)
 	p.arm(i)
@@ -183,18 +183,12 @@ func (p *process) watched(c component.Component) component.Component {
 	c = agent.Watched(c, func(_ context.Context, failure *history.Component) {
 		p.engine.Record(history.Record{Component: failure})
 	})
-	inner := c.New
-	c.New = func(env component.Env) (reconcile.Reconciler, error) {
-		reconciler, err := inner(env)
-		if err != nil {
-			return nil, err
-		}
+	return c.Around(func(_ component.Env, inner reconcile.Reconciler) reconcile.Reconciler {
 		return reconcile.Func(func(ctx context.Context, r reconcile.Request) (reconcile.Result, error) {
 			p.engine.reconcs.Add(1)
-			return reconciler.Reconcile(ctx, r)
-		}), nil
-	}
-	return c
+			return inner.Reconcile(ctx, r)
+		})
+	})
 }
 
 // unexpected reports whether a replica that ended was to run on.

@@ -47,12 +47,7 @@ func (w Wakes) Wake(component, key string) {
 // Watched returns a component of whose reconciles it is told when they fail or panic. A panic is an error for whoever
 // drives the component.
 func Watched(c component.Component, failed func(context.Context, *history.Component)) component.Component {
-	inner := c.New
-	c.New = func(env component.Env) (reconcile.Reconciler, error) {
-		reconciler, err := inner(env)
-		if err != nil {
-			return nil, err
-		}
+	return c.Around(func(_ component.Env, inner reconcile.Reconciler) reconcile.Reconciler {
 		return reconcile.Func(func(ctx context.Context, r reconcile.Request) (result reconcile.Result, err error) {
 			tell := func(event, message string) {
 				failed(ctx, &history.Component{Name: c.Name, Event: event, Key: r.String(), Message: message})
@@ -63,11 +58,10 @@ func Watched(c component.Component, failed func(context.Context, *history.Compon
 					err = fmt.Errorf("panic: %v", cause)
 				}
 			}()
-			if result, err = reconciler.Reconcile(ctx, r); err != nil && ctx.Err() == nil {
+			if result, err = inner.Reconcile(ctx, r); err != nil && ctx.Err() == nil {
 				tell("error", err.Error())
 			}
 			return result, err
-		}), nil
-	}
-	return c
+		})
+	})
 }
