@@ -36,7 +36,8 @@ import (
 const recordingsVariable = "LAYERSIM_RECORDINGS"
 
 // historiesVariable names, where it is set, the histories of runs of testdata/recorded on a real cluster, as given to
-// layersim run --history: they are compared with the recordings then, in place of the bundled controllers.
+// layersim run --history: they are compared with the recordings then, in place of the bundled controllers. Recordings of
+// other releases than the controllers' have to be left out by -run.
 const historiesVariable = "LAYERSIM_HISTORIES"
 
 // TestRecordings does what was done in recordings of upstream's controllers with the bundled ones, and compares the
@@ -57,6 +58,7 @@ func TestRecordings(t *testing.T) {
 	library, err := scenario.Load([]string{here})
 	must(t, err)
 	var names []string
+	compared := 0
 	for _, s := range library {
 		for _, name := range s.Source["observed"] {
 			names = append(names, name)
@@ -67,6 +69,7 @@ func TestRecordings(t *testing.T) {
 				}
 				must(t, err)
 				ours := historyOf(t, s)
+				compared++
 				recorded.Header.Cluster = path.Dir(name)
 				comparable := slices.DeleteFunc(compare.Histories(ours, recorded), beyond)
 				for _, d := range explained.Explain(comparable, name, [2]string{ours.Header.Cluster, recorded.Header.Cluster}) {
@@ -74,6 +77,10 @@ func TestRecordings(t *testing.T) {
 				}
 			})
 		}
+	}
+	if compared == 0 {
+		t.Errorf("nothing was compared: no recording of -run's in %s=%s, or no history in %s=%s", recordingsVariable, folder,
+			historiesVariable, os.Getenv(historiesVariable))
 	}
 	if !t.Failed() && os.Getenv(historiesVariable) == "" {
 		for _, e := range explained.Stale(names) {
