@@ -62,7 +62,8 @@ func (h *host) close() error { return errors.Join(h.End("pause"), h.End("image-m
 
 // killAPIServer kills the container; its static pod's kubelet starts another.
 func (h *host) killAPIServer(ctx context.Context) error {
-	ids, err := h.cluster.Exec(ctx, "crictl", "ps", "--quiet", "--name", "^kube-apiserver$")
+	crictl := []string{"crictl", "--timeout", "1m"} // not two seconds, as by default
+	ids, err := h.cluster.Exec(ctx, append(crictl, "ps", "--quiet", "--name", "^kube-apiserver$")...)
 	if err != nil {
 		return err
 	}
@@ -70,7 +71,7 @@ func (h *host) killAPIServer(ctx context.Context) error {
 	if len(found) == 0 {
 		return errors.New("no kube-apiserver runs")
 	}
-	_, err = h.cluster.Exec(ctx, append([]string{"crictl", "stop", "--timeout", "0"}, found...)...)
+	_, err = h.cluster.Exec(ctx, append(append(crictl, "stop", "--timeout", "0"), found...)...)
 	return err
 }
 

@@ -33,11 +33,13 @@ func (e *Engine) seen() interceptor.Funcs {
 	}
 }
 
-// insist reads again while the API server is out of reach, for no longer than it may be. What became of a write nobody knows.
+// insist reads again while the API server is out of reach, for no longer than it may be. One that has just been started doesn't
+// know yet who may do what, and forbids an administrator to read. What became of a write nobody knows.
 func (e *Engine) insist(read func() error) error {
 	for begin := time.Now(); ; {
 		err := read()
-		if !apierrors.IsServiceUnavailable(err) || time.Since(begin) >= e.Outage {
+		away := apierrors.IsServiceUnavailable(err) || apierrors.IsForbidden(err)
+		if !away || time.Since(begin) >= e.Outage {
 			return err
 		}
 		select {

@@ -7,11 +7,13 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // A read is repeated while the API server may be out of reach, and for no other reason.
 func TestInsist(t *testing.T) {
 	gone, broken := apierrors.NewServiceUnavailable("the API server did not answer"), errors.New("broken")
+	forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "", errors.New("no roles yet"))
 	for _, c := range []struct {
 		name    string
 		outage  time.Duration
@@ -19,6 +21,7 @@ func TestInsist(t *testing.T) {
 		want    error
 	}{
 		{"answers again", time.Minute, []error{gone, nil}, nil},
+		{"has just been started", time.Minute, []error{forbidden, nil}, nil},
 		{"fails otherwise", time.Minute, []error{broken, nil}, broken},
 		{"fails otherwise then", time.Minute, []error{gone, broken, nil}, broken},
 		{"must not be gone", 0, []error{gone, nil}, gone},

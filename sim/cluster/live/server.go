@@ -165,30 +165,51 @@ func (s *Server) Settle(ctx context.Context, namespaces []string) error {
 		return err
 	}
 	s.baseline = map[types.UID]bool{}
-	return s.each(ctx, func(_ schema.GroupVersionResource, o *unstructured.Unstructured) error {
+	return s.each(ctx, s.watched, func(_ schema.GroupVersionResource, o *unstructured.Unstructured) error {
 		s.baseline[o.GetUID()] = true
 		return nil
 	})
 }
 
-// Reset removes whatever has come since Settle, and waits until it is gone. It may keep the agent of the machines.
+// resetLimit is how long it may take until what a run left is gone.
+const resetLimit = 3 * time.Minute
+
+// Reset removes whatever has come since Settle, and waits until it is gone. It may keep the agent of the machines. Requests
+// that fail are repeated, as the API server may just be starting after a fault of the run.
 func (s *Server) Reset(ctx context.Context, keepNodes bool) error {
 	var left []string
-	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+	var last error
+	resources := s.watched
+	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, resetLimit, true, func(ctx context.Context) (bool, error) {
 		left = nil
-		err := s.each(ctx, func(gvr schema.GroupVersionResource, o *unstructured.Unstructured) error {
+		var busy []schema.GroupVersionResource
+		last = s.each(ctx, resources, func(gvr schema.GroupVersionResource, o *unstructured.Unstructured) error {
 			if s.baseline[o.GetUID()] || kept(o) || keepNodes && o.GetNamespace() == AgentsNamespace {
 				return nil
 			}
 			left = append(left, strings.ToLower(o.GetKind())+"/"+o.GetName())
+			if n := len(busy); n == 0 || busy[n-1] != gvr {
+				busy = append(busy, gvr)
+			}
 			return s.remove(ctx, gvr, o)
 		})
-		return len(left) == 0, err
+		all := len(resources) == len(s.watched)
+		resources = s.watched
+		if last == nil && len(busy) > 0 {
+			resources = busy // the others only when these are gone
+		}
+		return last == nil && len(left) == 0 && all, nil
 	})
-	if err != nil && len(left) > 0 {
-		return fmt.Errorf("remove what the last run left: %w; still there: %s", err, strings.Join(left, ", "))
+	if err == nil {
+		return nil
 	}
-	return err
+	if last != nil {
+		err = fmt.Errorf("%w: %w", err, last)
+	}
+	if len(left) > 0 {
+		err = fmt.Errorf("%w; still there: %s", err, strings.Join(left, ", "))
+	}
+	return fmt.Errorf("remove what the last run left: %w", err)
 }
 
 // kept is what controllers of Kubernetes make anew at once.
@@ -223,10 +244,10 @@ func (s *Server) remove(ctx context.Context, gvr schema.GroupVersionResource, o 
 	return nil
 }
 
-// each visits all objects that can be listed.
-func (s *Server) each(ctx context.Context, visit func(schema.GroupVersionResource, *unstructured.Unstructured) error) error {
+// each visits all objects of resources.
+func (s *Server) each(ctx context.Context, resources []schema.GroupVersionResource, visit func(schema.GroupVersionResource, *unstructured.Unstructured) error) error {
 	var errs []error
-	for _, gvr := range s.watched {
+	for _, gvr := range resources {
 		list, err := s.dynamic.Resource(gvr).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return fmt.Errorf("list %s: %w", gvr.Resource, err)

@@ -121,6 +121,7 @@ type Nodes struct {
 	Broken func(error)
 
 	installer  installer
+	orders     sync.Mutex // held while an order is carried out: one that is given again waits for the first
 	fleet      *node.Fleet
 	components []component.Component // the agents of the machines
 	wakes      Wakes
@@ -248,6 +249,8 @@ func (i *installer) Resolve(authn.Resource) (authn.Authenticator, error) {
 
 // obey carries out an order.
 func (n *Nodes) obey(_ context.Context, _ string, o NodesOrder) (struct{}, error) {
+	n.orders.Lock()
+	defer n.orders.Unlock()
 	var err error
 	h := n.fleet.Host(o.Name)
 	switch {

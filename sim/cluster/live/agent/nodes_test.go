@@ -100,6 +100,22 @@ func (n *Nodes) must(t *testing.T, o NodesOrder) {
 	}
 }
 
+// An order that is given again while it is carried out waits for the first one.
+func TestNodesOrderedTwice(t *testing.T) {
+	w := newEarth(t)
+	n := w.agent(t, t.TempDir())
+	install := NodesOrder{Do: NodeInstall, Name: "w1", Spec: node.HostSpec{Name: "w1", BaseImage: w.image}, User: "installer", Password: "pass"}
+	var orders sync.WaitGroup
+	for range 20 {
+		orders.Go(func() {
+			if _, err := n.obey(t.Context(), "layersim", install); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	orders.Wait()
+}
+
 // An agent carries out orders, each of which may come twice, tells what happens, and the next agent goes on.
 func TestNodes(t *testing.T) {
 	w, dir := newEarth(t), t.TempDir()
