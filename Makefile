@@ -44,7 +44,7 @@ suite = hack/suite --procs=6
 e2e-envtest: controlplane ## run all scenarios on real control planes
 	$(suite) --junit-report=envtest.xml
 
-nodeimage: ## build the image of kind's node, or pull it, once a machine (about ten minutes)
+nodeimage: ## build the image of kind's node, or pull it, once a machine (about six minutes)
 	@hack/nodeimage/build
 
 # PARALLEL clusters side by side, by default as many as two cores carry, or as there are inotify instances for (the default

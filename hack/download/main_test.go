@@ -255,7 +255,7 @@ func TestBuildScript(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, version, _ := strings.Cut(string(module), "\tk8s.io/kubernetes ")
-	version, _, _ = strings.Cut(version, "\n")
+	version = strings.Fields(version)[0]
 	s := newSite(t, version)
 	delete(s.pages, s.path("kube-scheduler")+".sha256")
 	// A go command that really downloads, but doesn't really build.

@@ -3,6 +3,7 @@ package kind
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -10,13 +11,15 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"golang.org/x/mod/modfile"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -24,17 +27,48 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 )
 
-// The node image that is looked for is the one that is built.
-func TestVersion(t *testing.T) {
-	for _, script := range []string{"nodeimage/kubernetes", "controlplane"} {
-		file := filepath.Join("..", "..", "..", "hack", script, "go.mod")
+// The node image that is looked for is the one that is built. And what is compiled for one of the modules serves the others: a
+// module that two of them require has one version.
+func TestVersions(t *testing.T) {
+	versions, where := map[string]string{"k8s.io/kubernetes": Version}, map[string]string{"k8s.io/kubernetes": "this package"}
+	for _, folder := range []string{".", "hack/controlplane", "hack/nodeimage/programs"} {
+		file := filepath.Join("..", "..", "..", folder, "go.mod")
 		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		m := regexp.MustCompile(`k8s\.io/kubernetes (v\S+)`).FindSubmatch(data)
-		if m == nil || string(m[1]) != Version {
-			t.Errorf("%s requires Kubernetes %s, not %s", file, m, Version)
+		module, err := modfile.Parse(file, data, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		replaced := map[string]string{}
+		for _, r := range module.Replace {
+			replaced[r.Old.Path] = r.New.Version
+		}
+		for _, r := range module.Require {
+			version := cmp.Or(replaced[r.Mod.Path], r.Mod.Version)
+			if other := versions[r.Mod.Path]; other != "" && other != version {
+				t.Errorf("%s requires %s %s, and %s %s: use the newer one in both", folder, r.Mod.Path, version, where[r.Mod.Path], other)
+			}
+			versions[r.Mod.Path], where[r.Mod.Path] = version, folder
+		}
+	}
+}
+
+// The node image's CoreDNS has the plugins that the Corefile speaks of.
+func TestCorefile(t *testing.T) {
+	file := filepath.Join("..", "..", "..", "hack", "nodeimage", "programs", "coredns", "main.go")
+	program, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	directives := regexp.MustCompile(`(?m)^\t([a-z]+)`).FindAllStringSubmatch(corefile, -1)
+	if len(directives) < 5 {
+		t.Errorf("directives %v of the Corefile: not all were found", directives)
+	}
+	for _, d := range directives {
+		if !strings.Contains(string(program), strconv.Quote(d[1])) {
+			t.Errorf("%s has no plugin for %s", file, d[1])
 		}
 	}
 }
@@ -87,7 +121,7 @@ func TestWriteImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"linux", runtime.GOARCH, "/usr/bin/agent", "A=b"},
+	if diff := gocmp.Diff([]string{"linux", runtime.GOARCH, "/usr/bin/agent", "A=b"},
 		[]string{file.OS, file.Architecture, file.Config.Entrypoint[0], file.Config.Env[0]}); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)
 	}
@@ -117,7 +151,7 @@ func TestWriteImage(t *testing.T) {
 	for i := range got {
 		got[i].Name = strings.TrimSuffix(got[i].Name, "/")
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
 	}
 
@@ -268,7 +302,7 @@ func TestProgress(t *testing.T) {
 	l.V(0).Infof(" • %s  ...\n", "Preparing nodes 📦")
 	l.V(0).Infof(" ✓ %s\n", "Preparing nodes 📦")
 	l.V(1).Info(" ✓ Detail")
-	if diff := cmp.Diff([]string{"preparing nodes (0.0 s)"}, told); diff != "" {
+	if diff := gocmp.Diff([]string{"preparing nodes (0.0 s)"}, told); diff != "" {
 		t.Errorf("told (-want +got):\n%s", diff)
 	}
 }
