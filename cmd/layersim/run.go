@@ -38,6 +38,10 @@ type runFlags struct {
 	shown *progress
 }
 
+// compareSpeed is the default of --speed with --compare: a boot takes as long as two of the controllers' pauses then, and not
+// less than one. See package compare.
+const compareSpeed = 20
+
 func runCommand() *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
@@ -47,6 +51,9 @@ func runCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if f.speed <= 0 || f.parallel < 0 {
 				return fmt.Errorf("--speed %v, --parallel %d: speed must be more than 0, and parallel not less", f.speed, f.parallel)
+			}
+			if f.compare && !cmd.Flags().Changed("speed") {
+				f.speed = compareSpeed
 			}
 			if f.release != "" && slices.Contains([]string{"bundled", "in-process", "bundled-processes", "deployed"}, f.controllers) {
 				return fmt.Errorf("--release %q: it is for upstream's controllers; add --controllers DIR, the folder of their programs", f.release)
@@ -72,7 +79,7 @@ func runCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&f.cluster, "cluster", "sim", "what to run on: sim, in memory and in virtual time; envtest, a real control plane; kind, a real cluster in containers. Several with commas between")
 	flags.BoolVar(&f.compare, "compare", false, "with several clusters: fail where a scenario leaves other milestones than on the first")
-	flags.Float64Var(&f.speed, "speed", 50, "on a real cluster: how many seconds of boots, pulls and builds pass in one; Kubernetes' own pauses stay")
+	flags.Float64Var(&f.speed, "speed", 50, "on a real cluster: how many seconds of boots, pulls and builds pass in one, 20 where none is given with --compare; Kubernetes' own pauses stay")
 	flags.StringVar(&f.controllers, "controllers", "bundled", "on a real cluster: bundled, which are deployed on kind and else in-process; in-process, in this one; bundled-processes; deployed, as pods of a cluster of kind; image=`REF`, likewise, from an image on its node or an archive; or a DIR of programs with the same command line")
 	flags.StringVar(&f.release, "release", "", "with --controllers DIR: the release of upstream's controllers in it, 4.18 ... main; the cluster is made as they need it")
 	flags.StringVar(&f.templates, "templates", "", "with --release: `FOLDER` templates of upstream's repository; default DIR/templates")

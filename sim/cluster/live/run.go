@@ -56,6 +56,6 @@ func (s *Server) Run(ctx context.Context, t scenario.Topology, lo Options, o clu
 	c, err = cluster.Assemble(t, e, o)
 	return c, func() error {
 		// Also after a run that was interrupted: the cluster may be kept.
-		return errors.Join(e.Close(), os.RemoveAll(lo.Scratch), s.Reset(context.WithoutCancel(ctx), lo.KeepNodes))
+		return errors.Join(e.Close(), os.RemoveAll(lo.Scratch), s.Reset(context.WithoutCancel(ctx), lo.KeepNodes, lo.Outage))
 	}, err
 }

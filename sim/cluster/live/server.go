@@ -174,12 +174,12 @@ func (s *Server) Settle(ctx context.Context, namespaces []string) error {
 // resetLimit is how long it may take until what a run left is gone.
 const resetLimit = 3 * time.Minute
 
-// Reset removes whatever has come since Settle, and waits until it is gone. It may keep the agent of the machines. Requests
-// that fail are repeated, as the API server may just be starting after a fault of the run.
-func (s *Server) Reset(ctx context.Context, keepNodes bool) error {
+// Reset removes whatever has come since Settle, and waits until it is gone. It may keep the agent of the machines. The API
+// server may be out of reach for so long, as it is when it is started again after a fault of the run.
+func (s *Server) Reset(ctx context.Context, keepNodes bool, outage time.Duration) error {
 	var left []string
 	var last error
-	resources := s.watched
+	resources, begin := s.watched, time.Now()
 	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, resetLimit, true, func(ctx context.Context) (bool, error) {
 		left = nil
 		var busy []schema.GroupVersionResource
@@ -193,6 +193,9 @@ func (s *Server) Reset(ctx context.Context, keepNodes bool) error {
 			}
 			return s.remove(ctx, gvr, o)
 		})
+		if last != nil && time.Since(begin) >= outage {
+			return false, last
+		}
 		all := len(resources) == len(s.watched)
 		resources = s.watched
 		if last == nil && len(busy) > 0 {
@@ -203,7 +206,7 @@ func (s *Server) Reset(ctx context.Context, keepNodes bool) error {
 	if err == nil {
 		return nil
 	}
-	if last != nil {
+	if last != nil && !errors.Is(err, last) {
 		err = fmt.Errorf("%w: %w", err, last)
 	}
 	if len(left) > 0 {
