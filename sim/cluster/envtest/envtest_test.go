@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +24,7 @@ import (
 func TestBinaries(t *testing.T) {
 	build, err := os.ReadFile("../../../hack/controlplane/go.mod")
 	must(t, err)
-	if !strings.Contains(string(build), "\tk8s.io/kubernetes "+envtest.Version+"\n") {
+	if !regexp.MustCompile(`\sk8s\.io/kubernetes ` + regexp.QuoteMeta(envtest.Version) + `\s`).Match(build) {
 		t.Errorf("hack/controlplane/go.mod doesn't require k8s.io/kubernetes %s", envtest.Version)
 	}
 	dir := t.TempDir()
