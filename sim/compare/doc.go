@@ -62,8 +62,8 @@
 //
 // On a real cluster boots and builds pass faster (--speed), and the controllers' own pauses of five seconds don't. At a speed of
 // 100 a node has booted before the controllers have noticed what was changed meanwhile, and another node is still sent to the old
-// image (scenario secret-name, variants mid-rollout). That is a difference, and the world's. At 20, the default with --compare, a
-// boot takes two pauses, and comes in the order in which it comes where it takes minutes.
+// image (scenario secret-name, variants mid-rollout). That is a difference, and the world's. At 30, the default with --compare, a
+// boot takes longer than a pause, as it does where it takes minutes.
 //
 // # What is not compared
 //
