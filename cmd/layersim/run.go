@@ -79,7 +79,7 @@ func runCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&f.cluster, "cluster", "sim", "what to run on: sim, in memory and in virtual time; envtest, a real control plane; kind, a real cluster in containers. Several with commas between")
 	flags.BoolVar(&f.compare, "compare", false, "with several clusters: fail where a scenario leaves other milestones than on the first")
-	flags.Float64Var(&f.speed, "speed", 50, "on a real cluster: how many seconds of boots, pulls and builds pass in one, 30 where none is given with --compare; Kubernetes' own pauses stay")
+	flags.Float64Var(&f.speed, "speed", 50, fmt.Sprintf("on a real cluster: how many seconds of boots, pulls and builds pass in one, %d where none is given with --compare; Kubernetes' own pauses stay", compareSpeed))
 	flags.StringVar(&f.controllers, "controllers", "bundled", "on a real cluster: bundled, which are deployed on kind and else in-process; in-process, in this one; bundled-processes; deployed, as pods of a cluster of kind; image=`REF`, likewise, from an image on its node or an archive; or a DIR of programs with the same command line")
 	flags.StringVar(&f.release, "release", "", "with --controllers DIR: the release of upstream's controllers in it, 4.18 ... main; the cluster is made as they need it")
 	flags.StringVar(&f.templates, "templates", "", "with --release: `FOLDER` templates of upstream's repository; default DIR/templates")

@@ -174,34 +174,26 @@ func (s *Server) Settle(ctx context.Context, namespaces []string) error {
 // resetLimit is how long it may take until what a run left is gone.
 const resetLimit = 3 * time.Minute
 
-// Reset removes whatever has come since Settle, and waits until it is gone. It may keep the agent of the machines. The API
-// server may be out of reach for so long, as it is when it is started again after a fault of the run.
+// Reset removes whatever has come since Settle, and waits until it is gone. It may keep the agent of the machines. For as long as
+// an outage may take, requests may fail: the API server is started again after a fault of the run.
 func (s *Server) Reset(ctx context.Context, keepNodes bool, outage time.Duration) error {
 	var left []string
 	var last error
 	resources, begin := s.watched, time.Now()
 	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, resetLimit, true, func(ctx context.Context) (bool, error) {
-		left = nil
 		var busy []schema.GroupVersionResource
-		last = s.each(ctx, resources, func(gvr schema.GroupVersionResource, o *unstructured.Unstructured) error {
-			if s.baseline[o.GetUID()] || kept(o) || keepNodes && o.GetNamespace() == AgentsNamespace {
-				return nil
-			}
-			left = append(left, strings.ToLower(o.GetKind())+"/"+o.GetName())
-			if n := len(busy); n == 0 || busy[n-1] != gvr {
-				busy = append(busy, gvr)
-			}
-			return s.remove(ctx, gvr, o)
-		})
-		if last != nil && time.Since(begin) >= outage {
+		left, busy, last = s.removeNew(ctx, resources, keepNodes)
+		switch {
+		case last != nil && time.Since(begin) >= outage:
 			return false, last
-		}
-		all := len(resources) == len(s.watched)
-		resources = s.watched
-		if last == nil && len(busy) > 0 {
+		case last == nil && len(busy) > 0:
 			resources = busy // the others only when these are gone
+		case last == nil && len(resources) == len(s.watched):
+			return true, nil
+		default:
+			resources = s.watched
 		}
-		return last == nil && len(left) == 0 && all, nil
+		return false, nil
 	})
 	if err == nil {
 		return nil
@@ -213,6 +205,20 @@ func (s *Server) Reset(ctx context.Context, keepNodes bool, outage time.Duration
 		err = fmt.Errorf("%w; still there: %s", err, strings.Join(left, ", "))
 	}
 	return fmt.Errorf("remove what the last run left: %w", err)
+}
+
+// removeNew asks for the removal of what has come since Settle. It returns what that was, and in which of the resources.
+func (s *Server) removeNew(ctx context.Context, resources []schema.GroupVersionResource, keepNodes bool) (
+	left []string, busy []schema.GroupVersionResource, err error) {
+	err = s.each(ctx, resources, func(gvr schema.GroupVersionResource, o *unstructured.Unstructured) error {
+		if s.baseline[o.GetUID()] || kept(o) || keepNodes && o.GetNamespace() == AgentsNamespace {
+			return nil
+		}
+		left = append(left, strings.ToLower(o.GetKind())+"/"+o.GetName())
+		busy = append(busy, gvr)
+		return s.remove(ctx, gvr, o)
+	})
+	return left, slices.Compact(busy), err
 }
 
 // kept is what controllers of Kubernetes make anew at once.
