@@ -10,8 +10,10 @@ export GOGC ?= 400
 
 .DEFAULT_GOAL := help
 # Go decides what is up to date, and runs in parallel by itself; so every target is a command.
-.PHONY: help build live run test bench cold lint generate controlplane likeness e2e-envtest nodeimage e2e up down clean
+.PHONY: help build live run test live-tests conformance bench cold lint generate controlplane likeness e2e-envtest nodeimage e2e up down clean
+ifndef SIDE_BY_SIDE
 .NOTPARALLEL:
+endif
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -30,12 +32,18 @@ run: build ## run all scenarios; reports go to out/
 	@bin/layersim run --json out/report.json --junit out/junit.xml --html out/report.html scenarios; status=$$?; \
 	if [ -e out/report.json ]; then echo "reports: out/report.html out/report.json out/junit.xml"; fi; exit $$status
 
-# All of vet runs with the tests, which is less work than `go vet` and then `go test`, with its own choice of vet. Then the
-# scenarios that a release must pass run on real control planes.
+# All of vet runs with the tests, which is less work than `go vet` and then `go test`, with its own choice of vet. What runs
+# on real control planes comes side by side, since most of it is waiting; vet has compiled before what they have in common.
 test: lint controlplane ## lint, vet, run all tests, and the conformance scenarios on a real control plane
 	go test -vet=all ./...
-	go test -vet=off -count=1 -tags=live ./cmd/layersim ./sim/cluster/envtest
 	go vet -tags 'live e2e likeness kind upstream' ./cmd/layersim ./e2e ./sim/cluster/...
+	@$(MAKE) --no-print-directory --jobs=2 SIDE_BY_SIDE=yes live-tests conformance
+
+live-tests:
+	go test -vet=off -count=1 -tags=live ./cmd/layersim ./sim/cluster/envtest
+
+# The scenarios that a release must pass.
+conformance:
 	$(suite) --label-filter=conformance --fail-on-empty --junit-report=conformance.xml -- -speed=100
 
 # Six scenarios side by side: most of a run is waiting for pauses that controllers make.
