@@ -6,8 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/yaml"
 
 	"github.com/layersim/layersim/sim/check"
 	"github.com/layersim/layersim/sim/cluster"
@@ -311,6 +313,79 @@ func TestRulesMustBeEvaluated(t *testing.T) {
 	failures := judged(t, step, (&tape{}).step(check.Begin, check.Acted).build("a", "Failed").step(check.End))
 	if len(failures) != 1 || !strings.Contains(failures[0].Message, "not be evaluated even once") {
 		t.Errorf("%+v", failures)
+	}
+}
+
+// put writes an object of layering's group, from YAML.
+func (t *tape) put(test *testing.T, kind, name, text string) *tape {
+	test.Helper()
+	o := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal([]byte(text), &o.Object); err != nil {
+		test.Fatalf("%v\n%s", err, text)
+	}
+	gvk := schema.GroupVersionKind{Group: "machineconfiguration.openshift.io", Version: "v1", Kind: kind}
+	o.SetGroupVersionKind(gvk)
+	o.SetName(name)
+	t.add(history.Record{Kind: history.KindRevision, Change: &history.Change{Author: "test", Verb: "create", GVK: gvk, Name: name, New: o}})
+	return t
+}
+
+// What is judged at rest: a MachineOSConfig, its current build and its pool.
+func TestRest(t *testing.T) {
+	const (
+		config    = `{metadata: {annotations: {machineconfiguration.openshift.io/current-machine-os-build: b}}, spec: {machineConfigPool: {name: p}}, status: {%s}}`
+		given     = `currentImagePullSpec: i@sha256:1, machineOSBuild: {name: b}`
+		build     = `{spec: {machineOSConfig: {name: %s}}, status: {digestedImagePushSpec: "%s", conditions: [{type: %s, status: "True"}]}}`
+		pool      = `{status: {conditions: [{type: ImageBuildDegraded, status: "%s", reason: Told}, {type: Updated, status: "%s"}]}}`
+		image     = "i@sha256:1"
+		succeeded = "Succeeded"
+	)
+	for _, c := range []struct {
+		name                string
+		config, build, pool string
+		crashed             bool
+		want                []string
+	}{
+		{name: "all agree", config: fmt.Sprintf(config, given), build: fmt.Sprintf(build, "c", image, succeeded), pool: fmt.Sprintf(pool, "False", "True")},
+		{name: "a release without these fields", config: fmt.Sprintf(config, `currentImagePullSpec: i@sha256:1`), build: fmt.Sprintf(build, "c", image, succeeded), pool: `{}`},
+		{name: "a rebuild failed, and the nodes keep the image", config: fmt.Sprintf(config, `currentImagePullSpec: i@sha256:0, machineOSBuild: {name: a}`),
+			build: fmt.Sprintf(build, "c", "", "Failed"), pool: fmt.Sprintf(pool, "True", "True")},
+		{name: "no such build", config: fmt.Sprintf(config, given), want: []string{"I7: c has current build b, which isn't there"}},
+		{name: "another's build", config: fmt.Sprintf(config, given), build: fmt.Sprintf(build, "other", image, succeeded),
+			want: []string{"I7: c has current build b, which is of MachineOSConfig other"}},
+		{name: "another build", config: fmt.Sprintf(config, `currentImagePullSpec: i@sha256:1, machineOSBuild: {name: a}`), build: fmt.Sprintf(build, "c", image, succeeded),
+			want: []string{"I7: c has current build b, which succeeded, and status.machineOSBuild is a"}},
+		{name: "another image", config: fmt.Sprintf(config, given), build: fmt.Sprintf(build, "c", "i@sha256:2", succeeded),
+			want: []string{"I7: c has current build b, which made i@sha256:2, and status.currentImagePullSpec is i@sha256:1"}},
+		{name: "an old failure", config: fmt.Sprintf(config, given), build: fmt.Sprintf(build, "c", image, succeeded), pool: fmt.Sprintf(pool, "True", "True"),
+			want: []string{"I8: pool p has ImageBuildDegraded=True (Told), and build b is Succeeded"}},
+		{name: "a failure that isn't told", config: fmt.Sprintf(config, given), build: fmt.Sprintf(build, "c", "", "Failed"), pool: fmt.Sprintf(pool, "False", "False"),
+			want: []string{"I8: pool p has ImageBuildDegraded=False (Told), and build b is Failed"}},
+		{name: "updated while it builds", config: fmt.Sprintf(config, given), build: fmt.Sprintf(build, "c", "", "Building"), pool: fmt.Sprintf(pool, "False", "True"),
+			want: []string{"I8: pool p is Updated, and build b is Building"}},
+		{name: "the builder is down", config: fmt.Sprintf(config, given), crashed: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := (&tape{}).step(check.Begin, check.Acted).put(t, "MachineOSConfig", "c", c.config)
+			if c.build != "" {
+				r.put(t, "MachineOSBuild", "b", c.build)
+			}
+			if c.pool != "" {
+				r.put(t, "MachineConfigPool", "p", c.pool)
+			}
+			r.add(history.Record{Kind: history.KindComponent, Component: &history.Component{Name: "machine-os-builder", Event: "started"}})
+			if c.crashed {
+				r.add(history.Record{Kind: history.KindComponent, Component: &history.Component{Name: "machine-os-builder", Event: "crashed"}})
+			}
+			var got []string
+			for _, f := range judged(t, "      settles: {mosc c: {}}", r.step(check.Rest, check.End)) {
+				_, message, _ := strings.Cut(f.Message, ": ")
+				got = append(got, strings.TrimPrefix(f.Check, "invariant ")+": "+message)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }
 

@@ -19,5 +19,8 @@
 // # Invariants
 //
 // [Invariants] are rules that hold in each run, whatever the scenario: see the list there. They are computed from the
-// objects alone and share no code with the controllers.
+// objects alone and share no code with the controllers. Most are looked at on each record; some need time to come true, and
+// are looked at whenever the cluster has come to rest with all programs running, which is what settles waits for. Of the
+// list's rules, I10 (nothing moves by itself) is what rest means, I12 (a change makes as many builds as it needs) is for
+// scenarios to count, and I13 (all comes to an end) is what within asks of each step.
 package check

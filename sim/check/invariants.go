@@ -37,12 +37,13 @@ type Invariant struct {
 	ID, Text string
 }
 
-// invariant is an Invariant at work.
+// invariant is an Invariant at work: observe looks at each record, rest at the cluster whenever it has come to rest with
+// all programs running, and finish at the end of the run.
 type invariant struct {
 	Invariant
-	observe func(*State, *history.Record) []string
-	finish  func(*State) []string
-	broken  bool
+	observe      func(*State, *history.Record) []string
+	rest, finish func(*State) []string
+	broken       bool
 }
 
 // Invariants lists the rules that are judged in each run. Their numbers are those of the list of invariants that
@@ -61,28 +62,16 @@ func newInvariants() []*invariant {
 		{Invariant: Invariant{"I2", "an update never takes more nodes of a pool than maxUnavailable"}, observe: maxUnavailable},
 		{Invariant: Invariant{"I3", "a node's desired config and image belong to one succeeded build"}, observe: pairs},
 		{Invariant: Invariant{"I4", "no image is deleted that a node or a build refers to"}, observe: imagesKept},
-		{Invariant: Invariant{"I5", "what a finished build needed is cleaned up"}, observe: nothing, finish: cleanedUp},
+		{Invariant: Invariant{"I5", "what a finished build needed is cleaned up"}, finish: cleanedUp},
 		{Invariant: Invariant{"I6", "a MachineOSBuild's conditions only move forward"}, observe: forward},
+		{Invariant: Invariant{"I7", "at rest a MachineOSConfig, its current build and the image for its nodes agree"}, rest: agree},
+		{Invariant: Invariant{"I8", "at rest a pool's conditions are those of its current build"}, rest: told},
 		{Invariant: Invariant{"I9", "updatedMachineCount counts only nodes with the pool's config and image"}, observe: newCounts().observe},
 		{Invariant: Invariant{"I11", "no component panics, exits or fails without end"}, observe: newErrors().observe},
 		{Invariant: Invariant{"I14", "the layering controllers ask for nothing that their roles don't allow"}, observe: allowed},
 	}
-	for _, i := range list {
-		// The first violation says it; what follows from it would only hide it.
-		observe := i.observe
-		i.observe = func(s *State, r *history.Record) []string {
-			if i.broken {
-				return nil
-			}
-			found := observe(s, r)
-			i.broken = len(found) > 0
-			return found
-		}
-	}
 	return list
 }
-
-func nothing(*State, *history.Record) []string { return nil }
 
 func changed(r *history.Record, gk schema.GroupKind) (*history.Change, bool) {
 	if r.Change == nil || r.Change.GVK.GroupKind() != gk {
@@ -478,6 +467,65 @@ func forward(_ *State, r *history.Record) []string {
 	if end != "" && start > end { // both RFC 3339 in UTC, so text compares like time
 		found = append(found, fmt.Sprintf("%s ended at %s, before it started at %s", c.Name, end, start))
 	}
+	return found
+}
+
+// currentBuilds calls fn with each MachineOSConfig that stays and the build that its annotation names, nil if there is none.
+func currentBuilds(s *State, fn func(config *unstructured.Unstructured, name string, build *unstructured.Unstructured)) {
+	s.Each(osConfigs, func(config *unstructured.Unstructured) bool {
+		if name := annotation(config, layering.CurrentBuild); name != "" && config.GetDeletionTimestamp() == nil {
+			fn(config, name, s.Object(osBuilds, "", name))
+		}
+		return true
+	})
+}
+
+// agree is I7. Releases that don't write a field are not judged by it.
+func agree(s *State) []string {
+	var found []string
+	currentBuilds(s, func(config *unstructured.Unstructured, name string, build *unstructured.Unstructured) {
+		say := func(format string, a ...any) {
+			found = append(found, fmt.Sprintf("%s has current build %s, ", config.GetName(), name)+fmt.Sprintf(format, a...))
+		}
+		if build == nil {
+			say("which isn't there")
+			return
+		}
+		if of := text(build, "spec", "machineOSConfig", "name"); of != config.GetName() {
+			say("which is of MachineOSConfig %s", of)
+		}
+		if terminal(build) != "Succeeded" {
+			return // the status is about the last one that did
+		}
+		if other := text(config, "status", "machineOSBuild", "name"); other != "" && other != name {
+			say("which succeeded, and status.machineOSBuild is %s", other)
+		}
+		made, given := text(build, "status", "digestedImagePushSpec"), text(config, "status", "currentImagePullSpec")
+		if made != given {
+			say("which made %s, and status.currentImagePullSpec is %s", made, orNone(given))
+		}
+	})
+	return found
+}
+
+// told is I8. Releases before 4.20 have no condition ImageBuildDegraded.
+func told(s *State) []string {
+	var found []string
+	currentBuilds(s, func(config *unstructured.Unstructured, name string, build *unstructured.Unstructured) {
+		pool := s.Object(pools, "", text(config, "spec", "machineConfigPool", "name"))
+		if pool == nil || build == nil {
+			return
+		}
+		failed := terminal(build) == "Failed"
+		degraded, reason, _, written := conditionOf(pool, layering.ImageBuildDegraded)
+		if written && terminal(build) != "Interrupted" && (degraded == "True") != failed {
+			found = append(found, fmt.Sprintf("pool %s has %s=%s (%s), and build %s is %s",
+				pool.GetName(), layering.ImageBuildDegraded, degraded, reason, name, orNone(phaseOf(build))))
+		}
+		if terminal(build) == "" && conditionTrue(pool, "Updated") {
+			found = append(found, fmt.Sprintf("pool %s is Updated, and build %s is %s", pool.GetName(), name, orNone(phaseOf(build))))
+		}
+	})
 	return found
 }
 

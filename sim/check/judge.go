@@ -138,8 +138,8 @@ func (j *Judge) Observe(r *history.Record) {
 	before := j.State.version
 	j.State.Apply(r)
 	for _, i := range j.invs {
-		for _, message := range i.observe(j.State, r) {
-			j.fail("invariant "+i.ID, i.Text+": "+message)
+		if i.observe != nil && !i.broken {
+			j.violated(i, i.observe(j.State, r))
 		}
 	}
 	if r.Change != nil {
@@ -231,6 +231,11 @@ func (j *Judge) phase(r *history.Step) {
 		s.settlesMet = len(s.settles) == 0
 		s.look(j.State)
 	case Rest:
+		for _, i := range j.invs {
+			if i.rest != nil && !i.broken && len(j.State.down) == 0 {
+				j.violated(i, i.rest(j.State))
+			}
+		}
 		s.settlesMet = true
 		for _, x := range s.settles {
 			if ok, _ := x.judge(j.State); !ok {
@@ -369,14 +374,19 @@ func (j *Judge) Finish() []Failure {
 		}
 	}
 	for _, i := range j.invs {
-		if i.finish == nil {
-			continue
-		}
-		for _, message := range i.finish(j.State) {
-			j.fail("invariant "+i.ID, i.Text+": "+message)
+		if i.finish != nil && !i.broken {
+			j.violated(i, i.finish(j.State))
 		}
 	}
 	return j.failures
+}
+
+// violated notes what an invariant found. The first violation says it; what follows from it would only hide it.
+func (j *Judge) violated(i *invariant, found []string) {
+	for _, message := range found {
+		j.fail("invariant "+i.ID, i.Text+": "+message)
+	}
+	i.broken = len(found) > 0
 }
 
 // History judges a whole history.

@@ -24,6 +24,8 @@ type State struct {
 	boots    map[string]int
 	registry []timed[*history.Registry]
 	logs     []timed[*history.Pod]
+	// down are the programs that don't run, of those that ever did.
+	down map[string]bool
 	// version grows with each record that can change what an expectation sees.
 	version int64
 }
@@ -40,7 +42,7 @@ type kind struct {
 
 // NewState returns the empty world.
 func NewState(start time.Time) *State {
-	return &State{Start: start, kinds: map[schema.GroupKind]*kind{}, membership: newMembership(), boots: map[string]int{}}
+	return &State{Start: start, kinds: map[schema.GroupKind]*kind{}, membership: newMembership(), boots: map[string]int{}, down: map[string]bool{}}
 }
 
 // Now is the virtual time as a date.
@@ -70,6 +72,13 @@ func (s *State) Apply(r *history.Record) {
 	case r.Registry != nil:
 		s.registry = append(s.registry, timed[*history.Registry]{r.Seq, r.Registry})
 		s.version++
+	case r.Component != nil:
+		switch r.Component.Event {
+		case "started":
+			delete(s.down, r.Component.Name)
+		case "stopped", "crashed", "exited":
+			s.down[r.Component.Name] = true
+		}
 	case r.Pod != nil:
 		s.logs = append(s.logs, timed[*history.Pod]{r.Seq, r.Pod})
 		s.version++

@@ -194,6 +194,30 @@ func TestInvariantsFindMutants(t *testing.T) {
 				return c.SubResource(sub).Patch(ctx, o, p, opts...)
 			},
 		})},
+		{"I7", "the builder gives no image to the nodes", askAndEdit, sabotage("machine-os-builder", interceptor.Funcs{
+			SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, o client.Object, opts ...client.SubResourceUpdateOption) error {
+				if _, ok := o.(*mcfgv1.MachineOSConfig); ok {
+					return nil
+				}
+				return c.SubResource(sub).Update(ctx, o, opts...)
+			},
+			SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
+				if _, ok := o.(*mcfgv1.MachineOSConfig); ok {
+					return nil
+				}
+				return c.SubResource(sub).Patch(ctx, o, p, opts...)
+			},
+		})},
+		{"I8", "the builder says of each build that it failed", askAndEdit, sabotage("machine-os-builder", interceptor.Funcs{
+			SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, o client.Object, opts ...client.SubResourceUpdateOption) error {
+				buildFailed(o)
+				return c.SubResource(sub).Update(ctx, o, opts...)
+			},
+			SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
+				buildFailed(o)
+				return c.SubResource(sub).Patch(ctx, o, p, opts...)
+			},
+		})},
 		{"I9", "the node controller counts all machines as updated", rollOut, sabotage("node-controller", interceptor.Funcs{
 			SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, o client.Object, opts ...client.SubResourceUpdateOption) error {
 				allUpdated(o)
@@ -237,6 +261,18 @@ func bothTrue(o client.Object) {
 	for n := range build.Status.Conditions {
 		if c := &build.Status.Conditions[n]; c.Type == string(mcfgv1.MachineOSBuildPrepared) {
 			c.Status = metav1.ConditionTrue
+		}
+	}
+}
+
+func buildFailed(o client.Object) {
+	pool, ok := o.(*mcfgv1.MachineConfigPool)
+	if !ok {
+		return
+	}
+	for n := range pool.Status.Conditions {
+		if c := &pool.Status.Conditions[n]; c.Type == mcfgv1.MachineConfigPoolImageBuildDegraded {
+			c.Status = corev1.ConditionTrue
 		}
 	}
 }
