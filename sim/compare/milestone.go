@@ -122,7 +122,7 @@ func read(h *history.History) *reader {
 		if !r.begun && rec.Step != nil {
 			r.begin()
 		}
-		if rec.Change != nil {
+		if rec.Change != nil && !ofWorld(rec.Change) {
 			r.change(rec.Change)
 		}
 		if !r.begun {
@@ -147,6 +147,11 @@ func read(h *history.History) *reader {
 			Text: fmt.Sprintf("%d at most", r.most[pool])})
 	}
 	return r
+}
+
+// ofWorld tells the node of a real cluster from the simulated ones: its kubelet writes to it every five minutes.
+func ofWorld(c *history.Change) bool {
+	return c.GVK.Kind == "Node" && either(c).GetLabels()[history.World] != ""
 }
 
 // begin notes what is there when the first step begins.

@@ -55,6 +55,23 @@ func told(nodes string, events ...string) *history.History {
 	return h
 }
 
+// The node that a real cluster runs on is none of the simulated ones.
+func TestNodeOfTheWorld(t *testing.T) {
+	plain := told("a", "a target", "a boot", "a Done")
+	carried := told("a", "a target", "a boot", "a Done")
+	node := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"name": "layersim-control-plane",
+		"labels": map[string]any{layering.NodeRolePrefix + "control-plane": "", history.World: "true"}}}}
+	heartbeat := func(before *unstructured.Unstructured) {
+		carried.Records = slices.Insert(carried.Records, 3, history.Record{Seq: 3, Time: 3 * time.Second,
+			Change: &history.Change{GVK: schema.GroupVersionKind{Kind: "Node"}, Name: node.GetName(), Old: before, New: node}})
+	}
+	heartbeat(node)
+	heartbeat(nil) // the history met it after its begin
+	if found := compare.Histories(plain, carried); len(found) != 0 {
+		t.Errorf("%+v", found)
+	}
+}
+
 // Nodes with the same roles stand in for each other, but what each of them goes through still matters.
 func TestNodesStandInForEachOther(t *testing.T) {
 	first := told("a b", "a target", "a Degraded", "b target", "b boot", "b Done")

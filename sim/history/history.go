@@ -141,6 +141,9 @@ type Pod struct {
 	Log       string `json:"log,omitempty"`
 }
 
+// World labels the node that a real cluster runs on, and with it all that plays the world. It is none of the simulated nodes.
+const World = "layersim.io/world"
+
 // Header opens a history.
 type Header struct {
 	Format   int       `json:"format"` // 1
