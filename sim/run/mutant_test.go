@@ -184,50 +184,10 @@ func TestInvariantsFindMutants(t *testing.T) {
 				return c.Delete(ctx, o, opts...)
 			},
 		})},
-		{"I6", "the builder writes Prepared and Building at once", rollOut, sabotage("machine-os-builder", interceptor.Funcs{
-			SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, o client.Object, opts ...client.SubResourceUpdateOption) error {
-				bothTrue(o)
-				return c.SubResource(sub).Update(ctx, o, opts...)
-			},
-			SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
-				bothTrue(o)
-				return c.SubResource(sub).Patch(ctx, o, p, opts...)
-			},
-		})},
-		{"I7", "the builder gives no image to the nodes", askAndEdit, sabotage("machine-os-builder", interceptor.Funcs{
-			SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, o client.Object, opts ...client.SubResourceUpdateOption) error {
-				if _, ok := o.(*mcfgv1.MachineOSConfig); ok {
-					return nil
-				}
-				return c.SubResource(sub).Update(ctx, o, opts...)
-			},
-			SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
-				if _, ok := o.(*mcfgv1.MachineOSConfig); ok {
-					return nil
-				}
-				return c.SubResource(sub).Patch(ctx, o, p, opts...)
-			},
-		})},
-		{"I8", "the builder says of each build that it failed", askAndEdit, sabotage("machine-os-builder", interceptor.Funcs{
-			SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, o client.Object, opts ...client.SubResourceUpdateOption) error {
-				buildFailed(o)
-				return c.SubResource(sub).Update(ctx, o, opts...)
-			},
-			SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
-				buildFailed(o)
-				return c.SubResource(sub).Patch(ctx, o, p, opts...)
-			},
-		})},
-		{"I9", "the node controller counts all machines as updated", rollOut, sabotage("node-controller", interceptor.Funcs{
-			SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, o client.Object, opts ...client.SubResourceUpdateOption) error {
-				allUpdated(o)
-				return c.SubResource(sub).Update(ctx, o, opts...)
-			},
-			SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
-				allUpdated(o)
-				return c.SubResource(sub).Patch(ctx, o, p, opts...)
-			},
-		})},
+		{"I6", "the builder writes Prepared and Building at once", rollOut, sabotage("machine-os-builder", statusWrites(bothTrue))},
+		{"I7", "the builder gives no image to the nodes", askAndEdit, sabotage("machine-os-builder", statusWrites(notGiven))},
+		{"I8", "the builder says of each build that it failed", askAndEdit, sabotage("machine-os-builder", statusWrites(buildFailed))},
+		{"I9", "the node controller counts all machines as updated", rollOut, sabotage("node-controller", statusWrites(allUpdated))},
 		{"I11", "the drain controller panics when it cordons", rollOut, sabotage("drain-controller", interceptor.Funcs{
 			Patch: func(context.Context, client.WithWatch, client.Object, client.Patch, ...client.PatchOption) error {
 				panic("nil pointer dereference")
@@ -250,6 +210,26 @@ func TestInvariantsFindMutants(t *testing.T) {
 			}
 			t.Errorf("%s: not found; verdict %s: %v %+v", m.what, r.Verdict, r.Err, r.Failures)
 		})
+	}
+}
+
+// statusWrites lets mutate change what is written to a status.
+func statusWrites(mutate func(client.Object)) interceptor.Funcs {
+	return interceptor.Funcs{
+		SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, o client.Object, opts ...client.SubResourceUpdateOption) error {
+			mutate(o)
+			return c.SubResource(sub).Update(ctx, o, opts...)
+		},
+		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
+			mutate(o)
+			return c.SubResource(sub).Patch(ctx, o, p, opts...)
+		},
+	}
+}
+
+func notGiven(o client.Object) {
+	if config, ok := o.(*mcfgv1.MachineOSConfig); ok {
+		config.Status.CurrentImagePullSpec = ""
 	}
 }
 
