@@ -57,7 +57,7 @@ func Invariants() []Invariant {
 }
 
 func newInvariants() []*invariant {
-	list := []*invariant{
+	return []*invariant{
 		{Invariant: Invariant{"I1", "a MachineOSConfig has at most one unfinished MachineOSBuild"}, observe: oneBuild},
 		{Invariant: Invariant{"I2", "an update never takes more nodes of a pool than maxUnavailable"}, observe: maxUnavailable},
 		{Invariant: Invariant{"I3", "a node's desired config and image belong to one succeeded build"}, observe: pairs},
@@ -70,7 +70,6 @@ func newInvariants() []*invariant {
 		{Invariant: Invariant{"I11", "no component panics, exits or fails without end"}, observe: newErrors().observe},
 		{Invariant: Invariant{"I14", "the layering controllers ask for nothing that their roles don't allow"}, observe: allowed},
 	}
-	return list
 }
 
 func changed(r *history.Record, gk schema.GroupKind) (*history.Change, bool) {

@@ -10,33 +10,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
-	"github.com/layersim/layersim/controllers/component"
 	"github.com/layersim/layersim/controllers/layering"
 	"github.com/layersim/layersim/sim/report"
 	"github.com/layersim/layersim/sim/run"
+	"github.com/layersim/layersim/sim/run/mutant"
 	"github.com/layersim/layersim/sim/scenario"
 )
-
-// sabotage makes a component's requests go through f.
-func sabotage(name string, f interceptor.Funcs) func(*component.Component) {
-	return func(c *component.Component) {
-		if c.Name != name {
-			return
-		}
-		inner := c.New
-		c.New = func(env component.Env) (reconcile.Reconciler, error) {
-			if cached, ok := env.Client.(client.WithWatch); ok {
-				env.Client = interceptor.NewClient(cached, f)
-			}
-			if live, ok := env.Live.(client.WithWatch); ok {
-				env.Live = interceptor.NewClient(live, f)
-			}
-			return inner(env)
-		}
-	}
-}
 
 const header = `
 kind: Scenario
@@ -97,9 +77,9 @@ func TestInvariantsFindMutants(t *testing.T) {
 	mutants := []struct {
 		invariant, what string
 		steps           string
-		mutate          func(*component.Component)
+		mutate          mutant.Mutant
 	}{
-		{"I1", "the builder sees no other builds after an edit", askAndEdit, sabotage("machine-os-builder", interceptor.Funcs{
+		{"I1", "the builder sees no other builds after an edit", askAndEdit, mutant.Requests(mutant.Builder, interceptor.Funcs{
 			List: func(ctx context.Context, c client.WithWatch, l client.ObjectList, opts ...client.ListOption) error {
 				err := c.List(ctx, l, opts...)
 				if builds, ok := l.(*mcfgv1.MachineOSBuildList); ok {
@@ -111,7 +91,7 @@ func TestInvariantsFindMutants(t *testing.T) {
 				return err
 			},
 		})},
-		{"I2", "the node controller targets all nodes when it targets one", rollOut, sabotage("node-controller", interceptor.Funcs{
+		{"I2", "the node controller targets all nodes when it targets one", rollOut, mutant.Requests(mutant.Nodes, interceptor.Funcs{
 			Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
 				_, ok := isDesired(o, p)
 				if err := c.Patch(ctx, o, p, opts...); err != nil || !ok {
@@ -133,7 +113,7 @@ func TestInvariantsFindMutants(t *testing.T) {
 				return nil
 			},
 		})},
-		{"I3", "the node controller writes an image that no build made", rollOut, sabotage("node-controller", interceptor.Funcs{
+		{"I3", "the node controller writes an image that no build made", rollOut, mutant.Requests(mutant.Nodes, interceptor.Funcs{
 			Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
 				if _, ok := isDesired(o, p); ok {
 					before := o.DeepCopyObject().(client.Object)
@@ -149,16 +129,8 @@ func TestInvariantsFindMutants(t *testing.T) {
 				return c.Patch(ctx, o, p, opts...)
 			},
 		})},
-		{"I4", "the builder sees no nodes when it deletes images", removeAgain, sabotage("machine-os-builder", interceptor.Funcs{
-			List: func(ctx context.Context, c client.WithWatch, l client.ObjectList, opts ...client.ListOption) error {
-				err := c.List(ctx, l, opts...)
-				if nodes, ok := l.(*corev1.NodeList); ok {
-					nodes.Items = nil
-				}
-				return err
-			},
-		})},
-		{"I5", "the builder doesn't clean up, and nothing is owned", rollOut, sabotage("machine-os-builder", interceptor.Funcs{
+		{"I4", "the builder sees no nodes when it deletes images", removeAgain, mutant.NoNodes()},
+		{"I5", "the builder doesn't clean up, and nothing is owned", rollOut, mutant.Requests(mutant.Builder, interceptor.Funcs{
 			Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
 				if _, ok := o.(*corev1.ConfigMap); ok {
 					o.SetOwnerReferences(nil)
@@ -184,11 +156,11 @@ func TestInvariantsFindMutants(t *testing.T) {
 				return c.Delete(ctx, o, opts...)
 			},
 		})},
-		{"I6", "the builder writes Prepared and Building at once", rollOut, sabotage("machine-os-builder", statusWrites(bothTrue))},
-		{"I7", "the builder gives no image to the nodes", askAndEdit, sabotage("machine-os-builder", statusWrites(notGiven))},
-		{"I8", "the builder says of each build that it failed", askAndEdit, sabotage("machine-os-builder", statusWrites(buildFailed))},
-		{"I9", "the node controller counts all machines as updated", rollOut, sabotage("node-controller", statusWrites(allUpdated))},
-		{"I11", "the drain controller panics when it cordons", rollOut, sabotage("drain-controller", interceptor.Funcs{
+		{"I6", "the builder writes Prepared and Building at once", rollOut, mutant.PreparedAndBuilding()},
+		{"I7", "the builder gives no image to the nodes", askAndEdit, mutant.Statuses(mutant.Builder, notGiven)},
+		{"I8", "the builder says of each build that it failed", askAndEdit, mutant.Statuses(mutant.Builder, buildFailed)},
+		{"I9", "the node controller counts all machines as updated", rollOut, mutant.AllUpdated()},
+		{"I11", "the drain controller panics when it cordons", rollOut, mutant.Requests(mutant.Drains, interceptor.Funcs{
 			Patch: func(context.Context, client.WithWatch, client.Object, client.Patch, ...client.PatchOption) error {
 				panic("nil pointer dereference")
 			},
@@ -213,35 +185,9 @@ func TestInvariantsFindMutants(t *testing.T) {
 	}
 }
 
-// statusWrites lets mutate change what is written to a status.
-func statusWrites(mutate func(client.Object)) interceptor.Funcs {
-	return interceptor.Funcs{
-		SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, o client.Object, opts ...client.SubResourceUpdateOption) error {
-			mutate(o)
-			return c.SubResource(sub).Update(ctx, o, opts...)
-		},
-		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
-			mutate(o)
-			return c.SubResource(sub).Patch(ctx, o, p, opts...)
-		},
-	}
-}
-
 func notGiven(o client.Object) {
 	if config, ok := o.(*mcfgv1.MachineOSConfig); ok {
 		config.Status.CurrentImagePullSpec = ""
-	}
-}
-
-func bothTrue(o client.Object) {
-	build, ok := o.(*mcfgv1.MachineOSBuild)
-	if !ok {
-		return
-	}
-	for n := range build.Status.Conditions {
-		if c := &build.Status.Conditions[n]; c.Type == string(mcfgv1.MachineOSBuildPrepared) {
-			c.Status = metav1.ConditionTrue
-		}
 	}
 }
 
@@ -254,11 +200,5 @@ func buildFailed(o client.Object) {
 		if c := &pool.Status.Conditions[n]; c.Type == mcfgv1.MachineConfigPoolImageBuildDegraded {
 			c.Status = corev1.ConditionTrue
 		}
-	}
-}
-
-func allUpdated(o client.Object) {
-	if pool, ok := o.(*mcfgv1.MachineConfigPool); ok {
-		pool.Status.UpdatedMachineCount = pool.Status.MachineCount
 	}
 }

@@ -6,29 +6,16 @@ import (
 	"testing"
 
 	mcfgv1 "github.com/openshift/api/machineconfiguration/v1"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
-	"github.com/layersim/layersim/controllers/component"
 	"github.com/layersim/layersim/controllers/layering"
 	"github.com/layersim/layersim/sim/report"
 	"github.com/layersim/layersim/sim/run"
+	"github.com/layersim/layersim/sim/run/mutant"
 	"github.com/layersim/layersim/sim/scenario"
 )
-
-// backoffLimit lets the builder write another number of retries into its Jobs.
-func backoffLimit(n int32) func(*component.Component) {
-	return sabotage("machine-os-builder", interceptor.Funcs{
-		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
-			if job, ok := o.(*batchv1.Job); ok {
-				job.Spec.BackoffLimit = &n
-			}
-			return c.Create(ctx, o, opts...)
-		},
-	})
-}
 
 // unpaused lets a component take paused pools for others.
 func unpaused(o client.Object) {
@@ -38,8 +25,8 @@ func unpaused(o client.Object) {
 }
 
 // reads changes what a component reads.
-func reads(name string, change func(client.Object)) func(*component.Component) {
-	return sabotage(name, interceptor.Funcs{
+func reads(name string, change func(client.Object)) mutant.Mutant {
+	return mutant.Requests(name, interceptor.Funcs{
 		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
 			err := c.Get(ctx, key, o, opts...)
 			if err == nil {
@@ -65,8 +52,8 @@ func reads(name string, change func(client.Object)) func(*component.Component) {
 }
 
 // deaf lets a component's patches of a kind get lost.
-func deaf(name string, drop func(client.Object, string) bool) func(*component.Component) {
-	return sabotage(name, interceptor.Funcs{
+func deaf(name string, drop func(client.Object, string) bool) mutant.Mutant {
+	return mutant.Requests(name, interceptor.Funcs{
 		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
 			data, err := p.Data(o)
 			if err == nil && drop(o, string(data)) {
@@ -80,40 +67,26 @@ func deaf(name string, drop func(client.Object, string) bool) func(*component.Co
 // mutants break one place for each scenario. The first whose pattern matches a scenario's name is its mutant.
 var mutants = []struct {
 	scenario, what string
-	mutate         func(*component.Component)
+	mutate         mutant.Mutant
 }{
-	{"build-failure-three-retries", "one retry less", backoffLimit(2)},
-	{"build-failure-then-success/*", "no retry", backoffLimit(0)},
-	{"happy-path", "the drain controller acknowledges without cordoning", sabotage("drain-controller", interceptor.Funcs{
-		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
-			if n, ok := o.(*corev1.Node); ok && n.Spec.Unschedulable {
-				before := n.DeepCopy()
-				if err := c.Get(ctx, client.ObjectKeyFromObject(n), before); err != nil {
-					return err
-				}
-				n.Spec.Unschedulable = false
-				n.Annotations[layering.LastAppliedDrain] = n.Annotations[layering.DesiredDrain]
-				n.ResourceVersion = before.ResourceVersion
-				return c.Patch(ctx, n, client.MergeFrom(before), opts...)
-			}
-			return c.Patch(ctx, o, p, opts...)
-		},
-	})},
-	{"paused-pool*", "the node controller doesn't see that a pool is paused", reads("node-controller", unpaused)},
-	{"machine-set-scale-up", "new nodes are never targeted", deaf("node-controller", func(o client.Object, data string) bool {
+	{"build-failure-three-retries", "one retry less", mutant.Retries(2)},
+	{"build-failure-then-success/*", "no retry", mutant.Retries(0)},
+	{"happy-path", "the drain controller acknowledges without cordoning", mutant.NotCordoned()},
+	{"paused-pool*", "the node controller doesn't see that a pool is paused", reads(mutant.Nodes, unpaused)},
+	{"machine-set-scale-up", "new nodes are never targeted", deaf(mutant.Nodes, func(o client.Object, data string) bool {
 		_, old := o.GetAnnotations()[layering.CurrentImage]
 		return !old && strings.Contains(data, layering.DesiredImage) && strings.Contains(o.GetName(), "layered-") && o.GetLabels()["mutant"] == ""
 	})},
-	{"label-revert*", "a node that leaves a pool keeps its desired image", deaf("node-controller", func(_ client.Object, data string) bool {
+	{"label-revert*", "a node that leaves a pool keeps its desired image", deaf(mutant.Nodes, func(_ client.Object, data string) bool {
 		return strings.Contains(data, layering.DesiredImage+`":null`)
 	})},
-	{"secret-name/*", "the builder overlooks that another Secret is named", reads("machine-os-builder", func(o client.Object) {
+	{"secret-name/*", "the builder overlooks that another Secret is named", reads(mutant.Builder, func(o client.Object) {
 		if config, ok := o.(*mcfgv1.MachineOSConfig); ok {
 			config.Spec.RenderedImagePushSecret.Name = "builder-dockercfg-7lzwl"
 			config.Spec.BaseImagePullSecret = &mcfgv1.ImageSecretObjectReference{Name: layering.GlobalPullSecretCopy}
 		}
 	})},
-	{"secret-missing*", "the builder takes any Secret for one that it has", sabotage("machine-os-builder", interceptor.Funcs{
+	{"secret-missing*", "the builder takes any Secret for one that it has", mutant.Requests(mutant.Builder, interceptor.Funcs{
 		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
 			if _, ok := o.(*corev1.Secret); ok {
 				key.Name = layering.GlobalPullSecretCopy
@@ -125,20 +98,8 @@ var mutants = []struct {
 		config, ok := o.(*mcfgv1.ControllerConfig)
 		return ok && config.Generation > 3
 	})},
-	{"secret-rotation/*", "the builder rebuilds when a Secret changes", sabotage("machine-os-builder", interceptor.Funcs{
-		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
-			err := c.Get(ctx, key, o, opts...)
-			if config, ok := o.(*mcfgv1.MachineOSConfig); ok && err == nil {
-				var secret corev1.Secret
-				if c.Get(ctx, client.ObjectKey{Namespace: layering.Namespace, Name: config.Spec.RenderedImagePushSecret.Name}, &secret) == nil {
-					config.Spec.Containerfile = []mcfgv1.MachineOSContainerfile{{
-						ContainerfileArch: mcfgv1.NoArch, Content: "FROM configs AS final\nRUN echo " + secret.ResourceVersion + "\n"}}
-				}
-			}
-			return err
-		},
-	})},
-	{"build-secret-revoked*", "one attempt only", backoffLimit(0)},
+	{"secret-rotation/*", "the builder rebuilds when a Secret changes", mutant.RebuildForSecret()},
+	{"build-secret-revoked*", "one attempt only", mutant.Retries(0)},
 }
 
 // For each scenario one place of the code or the world is broken, and the scenario must fail, not on an error of its own
