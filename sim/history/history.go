@@ -141,7 +141,8 @@ type Pod struct {
 	Log       string `json:"log,omitempty"`
 }
 
-// World labels the node that a real cluster runs on, and with it all that plays the world. It is none of the simulated nodes.
+// World is a label, with the value "true", of the node that a real cluster runs on: the pods that play the world select it, and
+// so don't end up on simulated nodes. It is none of these.
 const World = "layersim.io/world"
 
 // Header opens a history.

@@ -9,7 +9,7 @@
 //
 // # What Up makes
 //
-// One node that is control plane and worker at once: pods are scheduled to it, its label World tells it from the simulated
+// One node that is control plane and worker at once: pods are scheduled to it, its label [history.World] tells it from the simulated
 // nodes, and it has no label of a machine config pool. kube-proxy works with nftables; the network of pods is a static ptp
 // network, so that no image of a network plugin is needed; nothing is audited, collected or fsynced. The pods of the system
 // stay on this node when simulated nodes join. The node image is the one that hack/nodeimage leaves on the machine.

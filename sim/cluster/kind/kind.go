@@ -19,8 +19,6 @@ import (
 	"sigs.k8s.io/kind/pkg/cluster"
 	"sigs.k8s.io/kind/pkg/cluster/nodes"
 	"sigs.k8s.io/kind/pkg/cluster/nodeutils"
-
-	"github.com/layersim/layersim/sim/history"
 )
 
 const (
@@ -28,9 +26,6 @@ const (
 	Version = "v1.37.2"
 	// NodeImage is the image of the node, made by hack/nodeimage.
 	NodeImage = "layersim/node:" + Version
-	// World is a label of the node, with the value "true": the pods that play the world select it, and so don't end up on
-	// simulated nodes.
-	World = history.World
 	// DefaultName is the name of a cluster with no other, unless the environment has one in NameVariable: so that runs on one
 	// machine that know nothing of each other have clusters of their own.
 	DefaultName  = "layersim"

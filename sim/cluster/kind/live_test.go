@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/layersim/layersim/sim/cluster/kind"
+	"github.com/layersim/layersim/sim/history"
 )
 
 // TestMain makes the test's own program the only one in the image that the test loads.
@@ -112,7 +113,7 @@ func TestCluster(t *testing.T) {
 	}
 	for app, from := range map[string]string{"serve": "-", "ask": "http://serve.default.svc", "leave": "http://10.96.200.200", "lost": "http://example.com"} {
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: app, Labels: map[string]string{"app": app}}, Spec: corev1.PodSpec{
-			NodeSelector: map[string]string{kind.World: "true"},
+			NodeSelector: map[string]string{history.World: "true"},
 			Containers: []corev1.Container{{
 				Name: app, Image: image.Tag, Args: []string{from}, ImagePullPolicy: corev1.PullNever,
 				ReadinessProbe: &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{

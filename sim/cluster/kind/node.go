@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"sigs.k8s.io/kind/pkg/apis/config/v1alpha4"
+
+	"github.com/layersim/layersim/sim/history"
 )
 
 // The ranges of addresses; kind's defaults, written down because the files below need them too.
@@ -106,7 +108,7 @@ const coreDNS = `spec:
   replicas: 1
   template:
     spec:
-      nodeSelector: {` + World + `: "true"}
+      nodeSelector: {` + history.World + `: "true"}
       containers:
       - name: coredns
         readinessProbe: {periodSeconds: 1}
@@ -157,7 +159,7 @@ func config(o Options, dir string, cgroupV1 bool) *v1alpha4.Cluster {
 		Nodes: []v1alpha4.Node{{
 			Role:   v1alpha4.ControlPlaneRole,
 			Image:  o.Image,
-			Labels: map[string]string{World: "true"},
+			Labels: map[string]string{history.World: "true"},
 			ExtraMounts: []v1alpha4.Mount{
 				mount(registries, "/etc/containerd/certs.d"),
 				mount(networkConfig, "/etc/cni/net.d/"+networkConfig),

@@ -20,6 +20,7 @@ import (
 	"github.com/layersim/layersim/sim/cluster"
 	"github.com/layersim/layersim/sim/cluster/live"
 	"github.com/layersim/layersim/sim/cluster/release"
+	"github.com/layersim/layersim/sim/history"
 	"github.com/layersim/layersim/sim/scenario"
 )
 
@@ -117,7 +118,7 @@ func (p *Plane) up(ctx context.Context, o PlaneOptions) error {
 		if archive != "" {
 			archives = append(archives, archive)
 		}
-		p.deployment = &live.Deployment{Image: tag, Node: World}
+		p.deployment = &live.Deployment{Image: tag, Node: history.World}
 	}
 	if o.CRDs == nil {
 		if o.CRDs, err = fixtures.CRDs(); err != nil {
@@ -189,9 +190,9 @@ func (p *Plane) Run(ctx context.Context, t scenario.Topology, lo live.Options, o
 		lo.Address = p.gateway
 	}
 	if lo.Foundation == nil {
-		lo.BuildImage, lo.BuildNodes, lo.Address = agentTag, World, p.gateway
-		lo.Registry = &live.RegistryPod{Image: agentTag, Node: World, Trust: p.cluster.Registry}
-		lo.Nodes, lo.KeepNodes = &live.Deployment{Image: agentTag, Node: World}, p.keep || p.cluster.Adopted
+		lo.BuildImage, lo.BuildNodes, lo.Address = agentTag, history.World, p.gateway
+		lo.Registry = &live.RegistryPod{Image: agentTag, Node: history.World, Trust: p.cluster.Registry}
+		lo.Nodes, lo.KeepNodes = &live.Deployment{Image: agentTag, Node: history.World}, p.keep || p.cluster.Adopted
 	}
 	h := &host{ctx: ctx, cluster: p.cluster}
 	lo.Outage, o.Host = outage, h

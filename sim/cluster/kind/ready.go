@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/layersim/layersim/sim/history"
 )
 
 // ready waits until the cluster can run pods.
@@ -27,7 +29,7 @@ func (c *Cluster) ready(ctx context.Context, steps *steps) error {
 	if err != nil {
 		return err
 	}
-	if err := until(ctx, api, &corev1.NodeList{}, nodeReady, client.MatchingLabels{World: "true"}); err != nil {
+	if err := until(ctx, api, &corev1.NodeList{}, nodeReady, client.MatchingLabels{history.World: "true"}); err != nil {
 		return fmt.Errorf("wait for the node: %w", err)
 	}
 	steps.done("the node is ready")
@@ -55,7 +57,7 @@ func (c *Cluster) ready(ctx context.Context, steps *steps) error {
 // kubeProxy keeps the DaemonSet off nodes that are simulated, and its running pod as it is.
 const kubeProxy = `{"spec": {
 	"updateStrategy": {"type": "OnDelete", "rollingUpdate": null},
-	"template": {"spec": {"nodeSelector": {"` + World + `": "true"}}}
+	"template": {"spec": {"nodeSelector": {"` + history.World + `": "true"}}}
 }}`
 
 // nodeReady says what is missing until there is a node and it takes pods. Simulated nodes are not asked: they come later.
