@@ -30,6 +30,8 @@ type backend interface {
 	// run makes the cluster of one run. Done ends it, and has to be called in any case. What it needs is made when it is
 	// first called, and again after stop.
 	run(context.Context, scenario.Topology, cluster.Options) (c *cluster.Cluster, done func() error, err error)
+	// collect adds to the folder logs, after a run, what programs have said and don't write there by themselves.
+	collect() error
 	// stop ends whatever was made.
 	stop() error
 }
@@ -81,6 +83,8 @@ func (b *onEnvtest) run(ctx context.Context, t scenario.Topology, o cluster.Opti
 	return b.plane.Run(ctx, t, live.Options{Speed: b.speed}, o)
 }
 
+func (*onEnvtest) collect() error { return nil }
+
 func (b *onEnvtest) stop() error {
 	if b.plane == nil {
 		return nil
@@ -115,7 +119,7 @@ func (b *onKind) run(ctx context.Context, t scenario.Topology, o cluster.Options
 		start := time.Now()
 		programs, name := filepath.Join(root, "bin"), kind.ClusterName(GinkgoParallelProcess()-1)
 		var err error
-		b.plane, err = kind.NewPlane(ctx, kind.PlaneOptions{Cluster: name, Programs: programs, Deployed: programs,
+		b.plane, err = kind.NewPlane(ctx, kind.PlaneOptions{Cluster: name, Programs: programs, Deployed: programs, Logs: b.logs,
 			Progress: func(step string) {
 				GinkgoWriter.Println(step)
 				b.tell(name + ": " + step)
@@ -126,6 +130,14 @@ func (b *onKind) run(ctx context.Context, t scenario.Topology, o cluster.Options
 		GinkgoWriter.Printf("the cluster was ready after %s\n", time.Since(start).Round(100*time.Millisecond))
 	}
 	return b.plane.Run(ctx, t, live.Options{Speed: b.speed, Logs: b.logs}, o)
+}
+
+// collect leaves out a cluster that could not be made, whose logs were collected before it was removed.
+func (b *onKind) collect() error {
+	if b.plane == nil {
+		return nil
+	}
+	return b.plane.Collect()
 }
 
 func (b *onKind) stop() error {
@@ -142,6 +154,7 @@ type simulated struct{}
 
 func (simulated) capabilities() []string { return cluster.Capabilities }
 func (simulated) ready() error           { return nil }
+func (simulated) collect() error         { return nil }
 func (simulated) stop() error            { return nil }
 
 func (simulated) run(_ context.Context, t scenario.Topology, o cluster.Options) (*cluster.Cluster, func() error, error) {

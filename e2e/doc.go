@@ -45,7 +45,8 @@
 //	history.jsonl   the whole history
 //	timeline.txt    the failures and the whole timeline
 //	registry.txt    the requests that the registry answered
-//	logs/           the output of the cluster's programs during the scenario
+//	logs/           the output of the cluster's programs during the scenario; on kind also that of kubelet, containerd and all
+//	                pods since the cluster was made, in logs/kind
 //
 // # Interruption
 //

@@ -227,7 +227,11 @@ func (s *suite) run(ctx context.Context, sc *scenario.Scenario) *report.Result {
 		err = nil
 		result.Verdict, result.Err = report.Errored, context.Cause(ctx)
 	}
-	if err != nil || result.Verdict == report.Errored {
+	broken := err != nil || result.Verdict == report.Errored
+	if broken || result.Verdict == report.Failed || *keepFlag {
+		err = errors.Join(err, s.backend.collect())
+	}
+	if broken {
 		err = errors.Join(err, s.backend.stop())
 	}
 	if err != nil {

@@ -70,7 +70,7 @@ func (f *runFlags) leave(left *artifacts.Folder, b backend, slot int, result *re
 	if logs := logsOf(f.artifacts, b.name(), slot); result.Err != nil && strings.Contains(result.Err.Error(), logs) {
 		result.Err = errors.New(strings.ReplaceAll(result.Err.Error(), logs, filepath.Join(left.Path(), artifacts.Logs)))
 	}
-	return left.Write(b.name(), f.seed, result)
+	return errors.Join(b.collect(slot), left.Write(b.name(), f.seed, result))
 }
 
 // logsOf is the folder into which programs of a slot write what they say, from run to run. No scenario has such a name.

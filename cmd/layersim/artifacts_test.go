@@ -19,7 +19,7 @@ import (
 )
 
 // talkative is a cluster of which one program goes on from run to run, and others begin anew with each run, the second with
-// just what the first said, the third with more.
+// just what the first said, the third with more. What its kubelet said has to be collected.
 type talkative struct {
 	simulated
 	kind, root string
@@ -30,6 +30,11 @@ type talkative struct {
 func (b *talkative) name() string         { return b.kind }
 func (b *talkative) lasting(int) []string { return []string{"etcd.log"} }
 func (b *talkative) close() error         { return b.etcd.Close() }
+
+func (b *talkative) collect(slot int) error {
+	node := filepath.Join(logsOf(b.root, b.kind, slot), "node")
+	return errors.Join(os.Mkdir(node, 0o755), os.WriteFile(filepath.Join(node, "kubelet.log"), fmt.Appendf(nil, "kubelet %d\n", b.runs), 0o600))
+}
 
 func (b *talkative) run(ctx context.Context, slot int, s *scenario.Scenario, o run.Options, wall func() time.Duration) *report.Result {
 	logs := logsOf(b.root, b.kind, slot)
@@ -133,7 +138,8 @@ func TestLogs(t *testing.T) {
 		"third/talkative/logs/etcd.log":       "run 3\n",
 		"third/talkative/logs/builder-1.log":  "begins\nends\n",
 	}
-	for _, name := range []string{"first", "second", "third"} {
+	for i, name := range []string{"first", "second", "third"} {
+		want[filepath.Join(name, "talkative", "logs", "node", "kubelet.log")] = fmt.Sprintf("kubelet %d\n", i+1)
 		for _, cluster := range []string{"sim", "talkative"} {
 			for _, file := range []string{"history.jsonl", "registry.txt", "timeline.txt"} {
 				want[filepath.Join(name, cluster, file)] = "something"

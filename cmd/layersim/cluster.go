@@ -27,6 +27,8 @@ type backend interface {
 	run(ctx context.Context, slot int, s *scenario.Scenario, o run.Options, wall func() time.Duration) *report.Result
 	// lasting are the files, in the folder for logs of a slot, of programs that outlive runs.
 	lasting(slot int) []string
+	// collect adds to that folder, after a run, what programs have said and don't write there by themselves.
+	collect(slot int) error
 	// close ends whatever was made, after all runs.
 	close() error
 }
@@ -38,6 +40,7 @@ func (simulated) name() string           { return "sim" }
 func (simulated) capabilities() []string { return cluster.Capabilities }
 func (simulated) parallel() int          { return runtime.GOMAXPROCS(0) }
 func (simulated) lasting(int) []string   { return nil }
+func (simulated) collect(int) error      { return nil }
 func (simulated) close() error           { return nil }
 
 func (simulated) run(ctx context.Context, _ int, s *scenario.Scenario, o run.Options, wall func() time.Duration) *report.Result {

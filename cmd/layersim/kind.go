@@ -41,7 +41,7 @@ func (*onKind) parallel() int          { return 1 }
 func (*onKind) lasting(int) []string   { return nil } // pods write no files here, and other programs end with the run
 
 // take returns a slot's cluster.
-func (b *onKind) take(ctx context.Context, slot int) (*kind.Plane, error) {
+func (b *onKind) take(ctx context.Context, slot int, logs string) (*kind.Plane, error) {
 	b.mu.Lock()
 	plane := b.planes[slot]
 	b.mu.Unlock()
@@ -55,7 +55,7 @@ func (b *onKind) take(ctx context.Context, slot int) (*kind.Plane, error) {
 	name := kind.ClusterName(slot)
 	plane, err = kind.NewPlane(ctx, kind.PlaneOptions{
 		Cluster: name, Programs: filepath.Dir(self), Deployed: b.deployed, CRDs: b.plane.CRDs, Namespaces: b.plane.Namespaces,
-		Keep: b.keep, Retain: b.retain, Progress: func(step string) { fmt.Fprintf(b.out, "%s: %s\n", name, step) },
+		Logs: logs, Keep: b.keep, Retain: b.retain, Progress: func(step string) { fmt.Fprintf(b.out, "%s: %s\n", name, step) },
 	})
 	if err != nil {
 		return nil, err
@@ -67,16 +67,16 @@ func (b *onKind) take(ctx context.Context, slot int) (*kind.Plane, error) {
 }
 
 func (b *onKind) run(ctx context.Context, slot int, s *scenario.Scenario, o run.Options, wall func() time.Duration) *report.Result {
-	plane, err := b.take(ctx, slot)
-	if err != nil {
-		return report.NewResult(s, report.Errored, err)
-	}
 	lo := live.Options{Speed: b.speed, Program: b.program, MinimumBuild: b.minimum, Foundation: b.foundation}
 	if b.artifacts != "" {
 		lo.Logs = logsOf(b.artifacts, kind.Name, slot)
 		if err := os.MkdirAll(lo.Logs, 0o755); err != nil {
 			return report.NewResult(s, report.Errored, err)
 		}
+	}
+	plane, err := b.take(ctx, slot, lo.Logs)
+	if err != nil {
+		return report.NewResult(s, report.Errored, err)
 	}
 	done := func() error { return nil }
 	result := run.On(ctx, func(t scenario.Topology, co cluster.Options) (c *cluster.Cluster, err error) {
@@ -89,6 +89,17 @@ func (b *onKind) run(ctx context.Context, slot int, s *scenario.Scenario, o run.
 		result.Verdict, result.Err = report.Errored, fmt.Errorf("after the run: %w", err)
 	}
 	return result
+}
+
+// collect leaves out a cluster that could not be made, whose logs were collected before it was removed.
+func (b *onKind) collect(slot int) error {
+	b.mu.Lock()
+	plane := b.planes[slot]
+	b.mu.Unlock()
+	if plane == nil {
+		return nil
+	}
+	return plane.Collect()
 }
 
 func (b *onKind) close() error {

@@ -60,8 +60,9 @@ type Options struct {
 	Image string
 	// Archives are container images to load, see WriteImage.
 	Archives []string
-	// Artifacts is a folder for the logs of a cluster that could not be created. Without it they are lost with the cluster.
-	Artifacts string
+	// Logs is a folder for the logs of a cluster that could not be created; see [Cluster.Logs]. Without it they are lost with
+	// the cluster.
+	Logs string
 	// Retain keeps a cluster that could not be created, for inspection. The next Up replaces it.
 	Retain bool
 	// Progress is told each step when it ends, with the time that it took. It is not called concurrently.
@@ -139,9 +140,9 @@ func up(ctx context.Context, o Options) (*Cluster, error) {
 	if len(left) == 0 {
 		return nil, errors.Join(err, listErr)
 	}
-	if o.Artifacts != "" {
-		if collectErr := provider(nil).CollectLogs(o.Name, o.Artifacts); collectErr == nil {
-			steps.done("collected logs into " + o.Artifacts)
+	if o.Logs != "" {
+		if collectErr := collect(o.Name, o.Logs); collectErr == nil {
+			steps.done("collected logs into " + o.Logs)
 		}
 	}
 	if o.Retain {
@@ -299,10 +300,13 @@ func (c *Cluster) Exec(ctx context.Context, command ...string) (string, error) {
 	return docker(ctx, append([]string{"exec", c.Node}, command...)...)
 }
 
-// Logs writes the logs of the node, and of all pods that ran on it, into a folder.
-func (c *Cluster) Logs(dir string) error {
-	if err := provider(nil).CollectLogs(c.Name, dir); err != nil {
-		return fmt.Errorf("collect logs of cluster %s: %w", c.Name, err)
+// Logs writes the logs of the node, its kubelet and containerd among them, and of all pods on it into a folder that has
+// nothing else; what was in it is removed.
+func (c *Cluster) Logs(dir string) error { return collect(c.Name, dir) }
+
+func collect(name, dir string) error {
+	if err := errors.Join(os.RemoveAll(dir), provider(nil).CollectLogs(name, dir)); err != nil {
+		return fmt.Errorf("collect logs of cluster %s: %w", name, err)
 	}
 	return nil
 }

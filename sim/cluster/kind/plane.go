@@ -48,6 +48,7 @@ type Plane struct {
 	cluster    *Cluster
 	server     *live.Server
 	gateway    string
+	logs       string
 	keep       bool
 	deployment *live.Deployment
 }
@@ -65,6 +66,9 @@ type PlaneOptions struct {
 	CRDs []*apiextensionsv1.CustomResourceDefinition
 	// Namespaces are there beside those of all clusters.
 	Namespaces []string
+	// Logs, where not "", is a folder with the logs of runs. In it is a folder called Name with the logs of a cluster that
+	// could not be created, and with those that Collect writes.
+	Logs string
 	// Keep leaves the cluster there after Stop, Retain one that could not be created.
 	Keep, Retain bool
 	// Progress is told each step when it ends.
@@ -93,6 +97,9 @@ func Numbered() ([]string, error) {
 // is left that wasn't there before, unless the options ask for it.
 func NewPlane(ctx context.Context, o PlaneOptions) (*Plane, error) {
 	p := &Plane{keep: o.Keep}
+	if o.Logs != "" {
+		p.logs = filepath.Join(o.Logs, Name)
+	}
 	if err := p.up(ctx, o); err != nil {
 		return nil, errors.Join(err, p.Stop())
 	}
@@ -126,7 +133,7 @@ func (p *Plane) up(ctx context.Context, o PlaneOptions) error {
 		}
 	}
 	p.cluster, err = Up(ctx, Options{
-		Name: o.Cluster, Retain: o.Retain, Archives: archives, Progress: o.Progress,
+		Name: o.Cluster, Retain: o.Retain, Archives: archives, Logs: p.logs, Progress: o.Progress,
 	})
 	if err != nil {
 		return err
@@ -198,6 +205,15 @@ func (p *Plane) Run(ctx context.Context, t scenario.Topology, lo live.Options, o
 	lo.Outage, o.Host = outage, h
 	c, over, err := p.server.Run(ctx, t, lo, o)
 	return c, func() error { return errors.Join(h.close(), over()) }, err
+}
+
+// Collect adds to the folder of logs what no run writes into it: the logs of the node and of all pods, the system's included,
+// since the cluster was made. It does nothing without such a folder.
+func (p *Plane) Collect() error {
+	if p.logs == "" {
+		return nil
+	}
+	return p.cluster.Logs(p.logs)
 }
 
 // Stop removes the cluster, unless it was there before or is to be kept.

@@ -3,7 +3,7 @@
 //	history.jsonl   the whole history
 //	timeline.txt    the failures and the whole timeline
 //	registry.txt    the requests that the registry answered
-//	logs/           what the cluster's programs said during the scenario, a file each
+//	logs/           what the cluster's programs said during the scenario, a file each, and what was collected afterwards
 //
 // [New] empties the folder when the scenario begins, and [Folder.Write] fills it when it is over. Without a history, which a
 // scenario hasn't that could not be run, there are just the timeline, with the reason, and the logs.
@@ -11,7 +11,8 @@
 // Programs go on writing their logs in another folder, from scenario to scenario: of a file that was there when the scenario
 // began, its artifacts hold what came after that, or all of a shorter one, which was begun anew. A file that is begun anew and
 // has grown longer can't be told from one that was gone on with, so whoever runs such programs removes their logs between
-// scenarios.
+// scenarios. A folder among the logs is what was collected when the scenario was over, such as the logs of a cluster's node: its
+// artifacts hold all of it, and [New] removes it.
 //
 // Histories are redacted before they get here. Logs are copied as they are, with the permissions that they have.
 package artifacts
@@ -42,15 +43,16 @@ type Folder struct {
 	begin map[string]int64
 }
 
-// New begins the artifacts of a scenario: it removes a folder with all that is in it, and looks how long the programs' logs
-// are by now. Their folder need not be there, and may be "" where there are no programs.
+// New begins the artifacts of a scenario: it removes a folder with all that is in it, and what was collected for an earlier
+// scenario, and looks how long the programs' logs are by now. Their folder need not be there, and may be "" where there are no
+// programs.
 func New(path, logs string) (*Folder, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("begin artifacts: %w", err)
 	}
 	f := &Folder{path: path, logs: logs, begin: map[string]int64{}}
-	err = errors.Join(os.RemoveAll(path), f.each(func(name string, log fs.FileInfo) error {
+	err = errors.Join(os.RemoveAll(path), f.removeCollected(), f.each(func(name string, log fs.FileInfo) error {
 		f.begin[name] = log.Size()
 		return nil
 	}))
@@ -63,25 +65,45 @@ func New(path, logs string) (*Folder, error) {
 // Path is the folder's absolute path.
 func (f *Folder) Path() string { return f.path }
 
-// each visits the programs' logs.
-func (f *Folder) each(visit func(name string, log fs.FileInfo) error) error {
+// removeCollected removes the folders among the logs.
+func (f *Folder) removeCollected() error {
 	if f.logs == "" {
 		return nil
 	}
 	entries, err := os.ReadDir(f.logs)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
 	for _, e := range entries {
-		info, err := e.Info()
-		if err == nil && info.Mode().IsRegular() {
-			err = visit(e.Name(), info)
+		if e.IsDir() {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(f.logs, e.Name())))
 		}
+	}
+	return err
+}
+
+// each visits the logs, with their names below the folder of all.
+func (f *Folder) each(visit func(name string, log fs.FileInfo) error) error {
+	if f.logs == "" {
+		return nil
+	}
+	return filepath.WalkDir(f.logs, func(path string, e fs.DirEntry, err error) error {
+		if path == f.logs && errors.Is(err, fs.ErrNotExist) {
+			return fs.SkipAll
+		}
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		info, err := e.Info()
 		if err != nil {
 			return err
 		}
-	}
-	return nil
+		name, err := filepath.Rel(f.logs, path)
+		if err != nil {
+			return err
+		}
+		return visit(name, info)
+	})
 }
 
 // Write writes the artifacts of a scenario that is over. Cluster and seed are those of its run. What can be written is

@@ -48,6 +48,7 @@ func TestWrite(t *testing.T) {
 	write(t, filepath.Join(logs, "etcd.log"), "before\n")
 	write(t, filepath.Join(logs, "silent.log"), "before\n")
 	write(t, filepath.Join(logs, "anew.log"), "before\n")
+	write(t, filepath.Join(logs, "node", "earlier.log"), "collected for an earlier scenario\n")
 	f, err := artifacts.New(folder, logs)
 	if err != nil {
 		t.Fatal(err)
@@ -58,6 +59,7 @@ func TestWrite(t *testing.T) {
 	write(t, filepath.Join(logs, "etcd.log"), "before\nmeanwhile\n")
 	write(t, filepath.Join(logs, "anew.log"), "anew\n")
 	write(t, filepath.Join(logs, "builder.log"), "all\n")
+	write(t, filepath.Join(logs, "node", "pods", "0.log"), "collected\n")
 	h := &history.History{Header: history.Header{Scenario: "pool/once", Seed: 3}, Records: []history.Record{
 		{Seq: 1, Time: 5 * time.Second, Step: &history.Step{Name: "push", Event: "begin"}},
 		{Seq: 2, Time: 6500 * time.Millisecond, Registry: &history.Registry{
@@ -80,10 +82,11 @@ func TestWrite(t *testing.T) {
 	want := map[string]string{
 		"once/registry.txt": "SECONDS CALLER ACCOUNT METHOD STATUS BYTES PATH " +
 			"1.500 build pusher PUT 201 7 quay.io/v2/x/manifests/y",
-		"once/logs/etcd.log":    "meanwhile\n",
-		"once/logs/anew.log":    "anew\n",
-		"once/logs/builder.log": "all\n",
-		"twice/history.jsonl":   "another's",
+		"once/logs/etcd.log":        "meanwhile\n",
+		"once/logs/anew.log":        "anew\n",
+		"once/logs/builder.log":     "all\n",
+		"once/logs/node/pods/0.log": "collected\n",
+		"twice/history.jsonl":       "another's",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
