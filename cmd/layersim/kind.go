@@ -45,8 +45,13 @@ func (b *onKind) take(ctx context.Context, slot int, logs string) (*kind.Plane, 
 	b.mu.Lock()
 	plane := b.planes[slot]
 	b.mu.Unlock()
-	if plane != nil {
+	if plane != nil && !plane.Spoilt() {
 		return plane, nil
+	}
+	if plane != nil {
+		if err := plane.Stop(); err != nil {
+			return nil, err
+		}
 	}
 	self, err := os.Executable()
 	if err != nil {

@@ -22,14 +22,16 @@
 // Everything on disk is in a folder below $XDG_CACHE_HOME or $HOME/.cache, layersim/kind/<name>: the kubeconfig, what the
 // node mounts, and a lock that lets one Up or Down at a time work on a cluster. The user's kubeconfig is neither read nor
 // written. A cluster is layersim's if its containers mount that folder. Up adopts such a cluster when it answers, and Down
-// deletes no other. The network called kind, which all clusters of kind share, is removed with the last cluster if it was
+// deletes no other. One process at a time runs scenarios on it; where it was killed in the middle of one, the next makes the
+// cluster anew. The network called kind, which all clusters of kind share, is removed with the last cluster if it was
 // made for one of ours.
 //
 // # Isolation
 //
 // Nothing leaves the node but to its own Docker network: before the node starts its first container, it is given a rule
-// that rejects all else, service addresses that nothing has translated included. So nothing on the host has to be changed.
-// Pods resolve the names of the cluster; no other name exists for them.
+// that rejects all else. So nothing on the host has to be changed. What is sent to the address of a Service that isn't there
+// (any more) kube-proxy drops, so that who connects to one has to give up by itself. Pods resolve the names of the cluster;
+// no other name exists for them.
 //
 // # Limits
 //

@@ -67,6 +67,8 @@ type Options struct {
 	Retain bool
 	// Progress is told each step when it ends, with the time that it took. It is not called concurrently.
 	Progress func(step string)
+
+	claims bool // the cluster is for runs, see [claim]
 }
 
 // Cluster is a running cluster.
@@ -83,6 +85,7 @@ type Cluster struct {
 
 	dir  string
 	node nodes.Node
+	runs *claim // nil unless it was asked for
 }
 
 // Up creates a cluster and waits until it can run pods: the node and the pods of the system are ready, the images are
@@ -109,25 +112,47 @@ func up(ctx context.Context, o Options) (*Cluster, error) {
 		return nil, err
 	}
 	defer unlock()
-	steps := newSteps(o.Progress)
+	if !o.claims {
+		return upIn(ctx, o, dir, false)
+	}
+	runs, cutOff, err := claimRuns(dir)
+	if err != nil {
+		return nil, err
+	}
+	c, err := upIn(ctx, o, dir, cutOff)
+	if err == nil {
+		c.runs, err = runs, runs.end()
+	}
+	if err != nil {
+		return nil, errors.Join(err, runs.release())
+	}
+	return c, nil
+}
 
+// upIn does it in a folder that nobody else works in. A cluster on which a run was cut off is not adopted.
+func upIn(ctx context.Context, o Options, dir string, cutOff bool) (*Cluster, error) {
+	steps := newSteps(o.Progress)
 	found, err := own(ctx, o.Name, dir)
 	if err != nil {
 		return nil, err
 	}
 	if len(found) > 0 {
-		c, err := adopt(ctx, o, dir, found)
-		if err == nil {
-			steps.done("adopted cluster " + o.Name)
-			return c, c.load(ctx, o.Archives, steps)
-		}
-		if ctx.Err() != nil {
-			return nil, err
+		why := ", on which a run was cut off"
+		if !cutOff {
+			c, err := adopt(ctx, o, dir, found)
+			if err == nil {
+				steps.done("adopted cluster " + o.Name)
+				return c, c.load(ctx, o.Archives, steps)
+			}
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			why = ", which didn't answer"
 		}
 		if err := remove(ctx, dir, found); err != nil {
 			return nil, err
 		}
-		steps.done("removed cluster " + o.Name + ", which didn't answer")
+		steps.done("removed cluster " + o.Name + why)
 	}
 	c, err := create(ctx, o, dir, steps)
 	if err == nil {

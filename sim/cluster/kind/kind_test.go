@@ -233,6 +233,46 @@ func TestDown(t *testing.T) {
 	})
 }
 
+// One process at a time runs scenarios on a cluster, and one on which a run was cut off is replaced.
+func TestClaim(t *testing.T) {
+	cache := t.TempDir()
+	t.Setenv("XDG_CACHE_HOME", cache)
+	dir := filepath.Join(cache, "layersim", "kind", "taken")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	removed := fakeDocker(t, dir+"/certs.d")
+	var told []string
+	up := func() error {
+		_, err := Up(t.Context(), Options{Name: "taken", claims: true, Progress: func(s string) { told = append(told, s) }})
+		return err
+	}
+
+	c, cutOff, err := claimRuns(dir)
+	if err != nil || cutOff {
+		t.Fatalf("claimed: %v, %v", cutOff, err)
+	}
+	if err := up(); !errors.Is(err, ErrInUse) || removed() {
+		t.Errorf("while another process has it: %v, removed: %v; want ErrInUse", err, removed())
+	}
+	if err := errors.Join(c.begin(), c.end(), c.begin(), c.release()); err != nil {
+		t.Fatal(err)
+	}
+	if err := up(); err == nil || !removed() || len(told) == 0 || !strings.HasPrefix(told[0], "removed cluster taken, on which a run was cut off") {
+		t.Errorf("removed: %v, told %q, and then %v; want that this Docker can't make another", removed(), told, err)
+	}
+	c, cutOff, err = claimRuns(dir)
+	if err != nil || !cutOff {
+		t.Fatalf("cut off: %v, %v; want it as long as there is no other cluster", cutOff, err)
+	}
+	if err := errors.Join(c.end(), c.release()); err != nil {
+		t.Fatal(err)
+	}
+	if _, cutOff, err = claimRuns(dir); err != nil || cutOff {
+		t.Errorf("cut off: %v, %v; want that it has ended", cutOff, err)
+	}
+}
+
 func TestReady(t *testing.T) {
 	node := func(ready corev1.ConditionStatus, taints ...corev1.Taint) *corev1.Node {
 		return &corev1.Node{

@@ -51,6 +51,7 @@ type Plane struct {
 	logs       string
 	keep       bool
 	deployment *live.Deployment
+	spoilt     bool
 }
 
 // PlaneOptions say what is on a cluster for runs.
@@ -93,8 +94,9 @@ func Numbered() ([]string, error) {
 	}), err
 }
 
-// NewPlane makes a cluster with layering's kinds and namespaces, or adopts the one that is there. With any error no cluster
-// is left that wasn't there before, unless the options ask for it.
+// NewPlane makes a cluster with layering's kinds and namespaces, or adopts the one that is there, unless a run was cut off on
+// it: then that is replaced. The error is ErrInUse if another process runs scenarios on it. With any error no cluster is left
+// that wasn't there before, unless the options ask for it.
 func NewPlane(ctx context.Context, o PlaneOptions) (*Plane, error) {
 	p := &Plane{keep: o.Keep}
 	if o.Logs != "" {
@@ -133,7 +135,7 @@ func (p *Plane) up(ctx context.Context, o PlaneOptions) error {
 		}
 	}
 	p.cluster, err = Up(ctx, Options{
-		Name: o.Cluster, Retain: o.Retain, Archives: archives, Logs: p.logs, Progress: o.Progress,
+		Name: o.Cluster, Retain: o.Retain, Archives: archives, Logs: p.logs, Progress: o.Progress, claims: true,
 	})
 	if err != nil {
 		return err
@@ -203,9 +205,24 @@ func (p *Plane) Run(ctx context.Context, t scenario.Topology, lo live.Options, o
 	}
 	h := &host{ctx: ctx, cluster: p.cluster}
 	lo.Outage, o.Host = outage, h
+	if err := p.cluster.runs.begin(); err != nil {
+		return nil, func() error { return nil }, err
+	}
+	p.spoilt = true
 	c, over, err := p.server.Run(ctx, t, lo, o)
-	return c, func() error { return errors.Join(h.close(), over()) }, err
+	return c, func() error {
+		err := errors.Join(h.close(), over())
+		if err == nil {
+			err = p.cluster.runs.end()
+		}
+		p.spoilt = err != nil
+		return err
+	}, err
 }
+
+// Spoilt tells whether something of a run is left on it. Then nothing else may run there; Stop it, and NewPlane replaces the
+// cluster.
+func (p *Plane) Spoilt() bool { return p.spoilt }
 
 // Collect adds to the folder of logs what no run writes into it: the logs of the node and of all pods, the system's included,
 // since the cluster was made. It does nothing without such a folder.
@@ -223,8 +240,11 @@ func (p *Plane) Stop() error {
 		errs = append(errs, p.server.Close())
 		p.server = nil
 	}
-	if p.cluster != nil && !p.keep && !p.cluster.Adopted {
-		errs = append(errs, Down(context.Background(), p.cluster.Name, nil))
+	if p.cluster != nil {
+		if !p.keep && !p.cluster.Adopted {
+			errs = append(errs, Down(context.Background(), p.cluster.Name, nil))
+		}
+		errs = append(errs, p.cluster.runs.release())
 		p.cluster = nil
 	}
 	return errors.Join(errs...)
