@@ -167,6 +167,23 @@ func (e *Engine) next() (added bool, wait time.Duration) {
 	return true, 0
 }
 
+// drain adds what has come while nobody added anything: where a cluster could not be made, it may say why.
+func (e *Engine) drain() {
+	if e.recorder == nil {
+		return // there is no history yet
+	}
+	for end := time.Now().Add(2 * patience); time.Now().Before(end); {
+		added, wait := e.next()
+		switch {
+		case added:
+		case wait == 0:
+			return
+		default:
+			e.await(wait)
+		}
+	}
+}
+
 // take takes the record whose turn it is. The caller holds the lock.
 func (e *Engine) take(now time.Time, writing bool, oldest time.Time) (*history.Record, time.Time, time.Duration) {
 	var first *revision
@@ -406,8 +423,11 @@ func (w *watcher) again(ctx context.Context) error {
 
 // ticking reports whether a change is one of those that come all the time: leases of Kubernetes' own programs and of nodes.
 func ticking(c *history.Change) bool {
-	return c.GVK.Kind == "Lease" && strings.HasPrefix(c.Namespace, "kube-")
+	return c.GVK.Kind == "Lease" && ofKubernetes(c.Namespace)
 }
+
+// ofKubernetes tells the namespaces of Kubernetes' own programs and of nodes.
+func ofKubernetes(namespace string) bool { return strings.HasPrefix(namespace, "kube-") }
 
 // lastManager is the field manager that wrote an object last.
 func lastManager(o *unstructured.Unstructured) string {

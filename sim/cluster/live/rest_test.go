@@ -8,10 +8,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
 
 	"github.com/layersim/layersim/sim/check"
+	"github.com/layersim/layersim/sim/cluster/proxy"
 	"github.com/layersim/layersim/sim/history"
 )
 
@@ -91,6 +94,60 @@ func TestPausing(t *testing.T) {
 		}
 		if got := e.pausing(); got != c.want {
 			t.Errorf("%s: pausing is %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+// What has come while nobody added anything is in the history of a cluster that could not be made.
+func TestDrain(t *testing.T) {
+	server := &Server{}
+	var err error
+	if server.proxy, err = proxy.New(proxy.Options{Target: &rest.Config{Host: "http://127.0.0.1:1"},
+		Kinds: func(schema.GroupVersionResource) (schema.GroupVersionKind, bool) {
+			return schema.GroupVersionKind{}, false
+		}}); err != nil {
+		t.Fatal(err)
+	}
+	defer server.proxy.Close()
+	e := &Engine{ctx: t.Context(), start: time.Now(), Options: Options{Server: server}}
+	e.init()
+	e.drain() // there is no history yet
+	e.recorder = &history.Recorder{History: &history.History{}, Now: e.Elapsed, Revision: func() int64 { return 1 }}
+	e.drain()
+	for _, name := range []string{"first", "second"} {
+		e.Record(history.Record{Component: &history.Component{Name: name}})
+	}
+	e.drain()
+	var got []string
+	for _, r := range e.recorder.History.Records {
+		got = append(got, r.Component.Name)
+	}
+	if diff := cmp.Diff([]string{"first", "second"}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// A run leaves nothing but what controllers of Kubernetes make anew.
+func TestKept(t *testing.T) {
+	for _, c := range []struct {
+		kind, namespace, name string
+		want                  bool
+	}{
+		{"Event", "default", "e", true},
+		{"Lease", "kube-node-lease", "worker-1", true},
+		{"Lease", "openshift-machine-config-operator", "machine-os-builder", false},
+		{"ServiceAccount", "n", "default", true},
+		{"ServiceAccount", "n", "machine-os-builder", false},
+		{"ConfigMap", "n", "kube-root-ca.crt", true},
+		{"ConfigMap", "n", "digest", false},
+		{"Pod", "kube-system", "p", false},
+	} {
+		o := &unstructured.Unstructured{}
+		o.SetKind(c.kind)
+		o.SetNamespace(c.namespace)
+		o.SetName(c.name)
+		if got := kept(o); got != c.want {
+			t.Errorf("%s %s/%s is kept: %v, want %v", c.kind, c.namespace, c.name, got, c.want)
 		}
 	}
 }

@@ -53,7 +53,9 @@ func (s *Server) Run(ctx context.Context, t scenario.Topology, lo Options, o clu
 			return lo.Foundation(ctx, admin, Facts{BaseImage: baseImage, Trust: e.authority()})
 		}
 	}
-	c, err = cluster.Assemble(t, e, o)
+	if c, err = cluster.Assemble(t, e, o); err != nil {
+		e.drain()
+	}
 	return c, func() error {
 		// Also after a run that was interrupted: the cluster may be kept.
 		return errors.Join(e.Close(), os.RemoveAll(lo.Scratch), s.Reset(context.WithoutCancel(ctx), lo.KeepNodes, lo.Outage))

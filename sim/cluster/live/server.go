@@ -221,11 +221,14 @@ func (s *Server) removeNew(ctx context.Context, resources []schema.GroupVersionR
 	return left, slices.Compact(busy), err
 }
 
-// kept is what controllers of Kubernetes make anew at once.
+// kept is what controllers of Kubernetes make anew at once. Leases of others go: who was ended without giving one back would
+// have its successor wait.
 func kept(o *unstructured.Unstructured) bool {
 	switch o.GetKind() {
-	case "Event", "Lease":
+	case "Event":
 		return true
+	case "Lease":
+		return ofKubernetes(o.GetNamespace())
 	case "ServiceAccount":
 		return o.GetName() == "default"
 	case "ConfigMap":
