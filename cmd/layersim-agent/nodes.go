@@ -7,7 +7,6 @@ import (
 
 	"github.com/go-logr/logr"
 	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/layersim/layersim/sim/cluster/live/agent"
@@ -16,8 +15,7 @@ import (
 // nodes runs simulated nodes.
 func nodes(ctx context.Context) int {
 	return serve(ctx, "nodes", func(ctx context.Context) error {
-		klog.SetLogger(logr.Discard()) // what goes wrong is in the history
-		log.SetLogger(logr.Discard())
+		log.SetLogger(logr.Discard()) // what goes wrong with components is in the history; what does with watches is logged
 		config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
 		if err != nil {
 			return fmt.Errorf("find the API server: %w", err)

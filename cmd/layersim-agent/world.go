@@ -63,8 +63,9 @@ func newSurroundings() (*surroundings, error) {
 	return &surroundings{
 		pod: host,
 		registries: &http.Transport{
-			Proxy:           func(r *http.Request) (*url.URL, error) { return choose(r.URL) },
-			TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, ResponseHeaderTimeout: 30 * time.Second,
+			Proxy: func(r *http.Request) (*url.URL, error) { return choose(r.URL) }, DialContext: agent.Dial,
+			TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, TLSHandshakeTimeout: 10 * time.Second,
+			ResponseHeaderTimeout: 30 * time.Second,
 		},
 		world: agent.At(world),
 	}, nil

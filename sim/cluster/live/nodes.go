@@ -53,6 +53,8 @@ type nodes struct {
 type order struct {
 	agent.NodesOrder
 	done chan error
+	// patience is how long the pod may be away: it may be stopped, or be starting.
+	patience time.Duration
 }
 
 // openNodes implements [cluster.Options].Fleet: it prepares the process node-agents, which Start then runs.
@@ -184,9 +186,8 @@ func (n *nodes) deliver() {
 		case <-n.engine.ctx.Done():
 			return
 		case o := <-n.orders:
-			// The pod may be stopped, or be starting: whoever gives the order sees to how long that may last.
 			patient := *n.agent
-			patient.Patience = 24 * time.Hour
+			patient.Patience = o.patience
 			o.done <- patient.Ask(n.engine.ctx, agent.NodesOrderPath, o.NodesOrder, nil)
 		}
 	}
@@ -198,12 +199,12 @@ const orderPatience = 5 * time.Second
 // do gives an order, and waits until it is carried out.
 func (n *nodes) do(o agent.NodesOrder) error {
 	done := make(chan error, 1)
-	n.orders <- order{o, done}
+	n.orders <- order{o, done, deployLimit}
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(deployLimit):
-		return fmt.Errorf("the agent has not done it after %s", deployLimit)
+	case <-time.After(deployLimit + time.Second): // another order is in its way
+		return fmt.Errorf("the agent has not done it after %s", deployLimit+time.Second)
 	case <-n.engine.ctx.Done():
 		return context.Cause(n.engine.ctx)
 	}
@@ -213,7 +214,7 @@ func (n *nodes) do(o agent.NodesOrder) error {
 // be the same goroutine that has to start it.
 func (n *nodes) force(o agent.NodesOrder) {
 	done := make(chan error, 1)
-	n.orders <- order{o, done}
+	n.orders <- order{o, done, 24 * time.Hour} // whoever stopped the pod sees to how long
 	failed := func(err error) {
 		if err != nil && n.engine.ctx.Err() == nil {
 			n.engine.cancel(fmt.Errorf("%s of machine %s: %w", o.Do, o.Name, err))

@@ -168,9 +168,9 @@ func (w *Ways) To(caller string) http.RoundTripper {
 		proxy := *w.Proxy
 		proxy.User = url.UserPassword(caller, "-")
 		t = &http.Transport{
-			Proxy:           http.ProxyURL(&proxy),
-			TLSClientConfig: &tls.Config{RootCAs: w.Roots, MinVersion: tls.VersionTLS12}, IdleConnTimeout: 10 * time.Second,
-			ResponseHeaderTimeout: 30 * time.Second,
+			Proxy: http.ProxyURL(&proxy), DialContext: Dial,
+			TLSClientConfig: &tls.Config{RootCAs: w.Roots, MinVersion: tls.VersionTLS12}, TLSHandshakeTimeout: 10 * time.Second,
+			IdleConnTimeout: 10 * time.Second, ResponseHeaderTimeout: 30 * time.Second,
 		}
 		if w.transports == nil {
 			w.transports = map[string]*http.Transport{}

@@ -259,7 +259,8 @@ func (n *Nodes) obey(_ context.Context, _ string, o NodesOrder) (struct{}, error
 		n.installer.Username, n.installer.Password = o.User, o.Password
 		n.installer.mu.Unlock()
 		err = n.fleet.Install(o.Spec)
-		if unreachable := (*net.OpError)(nil); errors.As(err, &unreachable) {
+		unreachable, slow := (*net.OpError)(nil), net.Error(nil)
+		if errors.As(err, &unreachable) || errors.As(err, &slow) && slow.Timeout() {
 			err = fmt.Errorf("%w: %w", ErrNotYet, err) // the registry is being started
 		}
 	case o.Do == NodeProvision && h == nil:
