@@ -19,6 +19,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -162,6 +163,31 @@ func TestCluster(t *testing.T) {
 		t.Errorf("a service by its name: %q, want %q", got, "pod")
 	}
 	say("a service is reached by its name")
+	// kube-proxy looks at all that it has made when the zone of its node changes, and once an hour.
+	syncs := func() string {
+		metrics, err := cluster.Exec(ctx, "bash", "-c", `exec 3<>/dev/tcp/127.0.0.1/10249; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; cat <&3`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, count, _ := strings.Cut(metrics, "\nkubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} ")
+		count, _, _ = strings.Cut(count, "\n")
+		return count
+	}
+	before := syncs()
+	zone := []byte(`{"metadata": {"labels": {"` + corev1.LabelTopologyZone + `": "z"}}}`)
+	if _, err := api.CoreV1().Nodes().Patch(ctx, cluster.Node, types.MergePatchType, zone, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); syncs() == before && time.Now().Before(deadline); {
+		time.Sleep(200 * time.Millisecond)
+	}
+	if after := syncs(); before == "" || after == before {
+		t.Errorf("kube-proxy has looked at all that it has made %q times, and then %q times", before, after)
+	}
+	if got := get("ask"); got != "pod" {
+		t.Errorf("a service by its name, after kube-proxy has looked at all that it has made: %q, want %q", got, "pod")
+	}
+	say("kube-proxy keeps what it has made")
 	if got := get("lost"); !strings.Contains(got, "no such host") {
 		t.Errorf("a name outside the cluster: %q, want that it doesn't exist", got)
 	}
