@@ -44,10 +44,12 @@ func (*onKind) lasting(int) []string   { return nil } // pods write no files her
 func (b *onKind) take(ctx context.Context, slot int, logs string) (*kind.Plane, error) {
 	b.mu.Lock()
 	plane := b.planes[slot]
-	b.mu.Unlock()
 	if plane != nil && !plane.Spoilt() {
+		b.mu.Unlock()
 		return plane, nil
 	}
+	delete(b.planes, slot)
+	b.mu.Unlock()
 	if plane != nil {
 		if err := plane.Stop(); err != nil {
 			return nil, err

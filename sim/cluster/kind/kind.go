@@ -123,10 +123,13 @@ func up(ctx context.Context, o Options) (*Cluster, error) {
 	if err == nil {
 		c.runs, err = runs, runs.end()
 	}
-	if err != nil {
-		return nil, errors.Join(err, runs.release())
+	if err == nil {
+		return c, nil
 	}
-	return c, nil
+	if !cutOff {
+		err = errors.Join(err, os.Remove(runs.file.Name())) // it would be all that is left
+	}
+	return nil, errors.Join(err, runs.release())
 }
 
 // upIn does it in a folder that nobody else works in. A cluster on which a run was cut off is not adopted.

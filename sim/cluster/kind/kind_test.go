@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -268,8 +269,17 @@ func TestClaim(t *testing.T) {
 	if err := errors.Join(c.end(), c.release()); err != nil {
 		t.Fatal(err)
 	}
-	if _, cutOff, err = claimRuns(dir); err != nil || cutOff {
+	if c, cutOff, err = claimRuns(dir); err != nil || cutOff {
 		t.Errorf("cut off: %v, %v; want that it has ended", cutOff, err)
+	}
+	if err := c.release(); err != nil {
+		t.Fatal(err)
+	}
+	if err := up(); err == nil {
+		t.Error("this Docker has made a cluster")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "run")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v, want that an Up that failed leaves nothing of a claim", err)
 	}
 }
 
