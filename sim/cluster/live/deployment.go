@@ -3,6 +3,7 @@ package live
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -36,7 +37,7 @@ type Deployment struct {
 }
 
 const (
-	// incarnationLabel tells the pods of one life of a replica, replicaLabel those of a replica.
+	// incarnationLabel tells the pods of one life of a replica, by the name of its Secret; replicaLabel those of a replica.
 	incarnationLabel = "layersim.io/incarnation"
 	replicaLabel     = "layersim.io/replica"
 	// deployLimit is how long it may take until a pod is ready.
@@ -59,6 +60,7 @@ type deployed struct {
 	life     *incarnation
 	name     string // of the Deployment
 	id       string // of this life
+	gift     string // the Secret of this life, a name that no other run has
 	manifest *appsv1.Deployment
 	pods     corev1client.PodInterface
 	stop     context.CancelFunc // ends the watching
@@ -100,7 +102,7 @@ func (p *process) deploy(caller *proxy.Caller) (*incarnation, error) {
 		Namespace: d.manifest.Namespace, Name: d.manifest.Spec.Template.Spec.ServiceAccountName}}
 	// What a pod is given never changes: the next life has another.
 	gift := &corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: metav1.ObjectMeta{
-		Namespace: d.manifest.Namespace, Name: d.id, Labels: d.manifest.Labels}, Immutable: ptr.To(true),
+		Namespace: d.manifest.Namespace, Name: d.gift, Labels: d.manifest.Labels}, Immutable: ptr.To(true),
 		Data: map[string][]byte{"kubeconfig": caller.KubeconfigAt(address), "registry.crt": e.gate.authority}}
 	maps.Copy(gift.Data, outfit.given)
 	for _, o := range []any{account, gift} {
@@ -141,12 +143,15 @@ func (p *process) freeName() string {
 func (d *deployed) fit(o Deployment) {
 	e := d.process.engine
 	d.manifest.Name = d.name
+	// The kubelet never looks at an immutable Secret again while a pod has it: a pod of an earlier run that is just ending would
+	// have the next one get what it was given itself.
+	d.gift = d.id + "-" + strings.ToLower(rand.Text())[:8]
 	template := &d.manifest.Spec.Template
 	d.manifest.Spec.Selector.MatchLabels[replicaLabel] = d.name
-	template.Labels[replicaLabel], template.Labels[incarnationLabel] = d.name, d.id
+	template.Labels[replicaLabel], template.Labels[incarnationLabel] = d.name, d.gift
 	template.Spec.NodeSelector = map[string]string{o.Node: "true"}
 	template.Spec.Volumes = append(template.Spec.Volumes, corev1.Volume{Name: "layersim", VolumeSource: corev1.VolumeSource{
-		Secret: &corev1.SecretVolumeSource{SecretName: d.id, DefaultMode: ptr.To[int32](0o444)}}})
+		Secret: &corev1.SecretVolumeSource{SecretName: d.gift, DefaultMode: ptr.To[int32](0o444)}}})
 	c := &template.Spec.Containers[0]
 	c.Image, c.ImagePullPolicy = o.Image, corev1.PullNever
 	c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "layersim", MountPath: agent.Given, ReadOnly: true})
@@ -202,7 +207,7 @@ func (d *deployed) kill() {
 	ctx, done := d.last()
 	defer done()
 	err := d.pods.DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)},
-		metav1.ListOptions{LabelSelector: incarnationLabel + "=" + d.id})
+		metav1.ListOptions{LabelSelector: incarnationLabel + "=" + d.gift})
 	if err != nil {
 		d.fail(fmt.Errorf("delete pods of %s: %w", d.id, err))
 	}
@@ -229,7 +234,7 @@ func (d *deployed) tell(err error) {
 
 // watch follows the pods of this life until it is over.
 func (d *deployed) watch(ctx context.Context, core corev1client.CoreV1Interface) {
-	followPods(ctx, core, d.manifest.Namespace, incarnationLabel+"="+d.id, func(pod *corev1.Pod) { d.saw(ctx, pod) }, d.gone)
+	followPods(ctx, core, d.manifest.Namespace, incarnationLabel+"="+d.gift, func(pod *corev1.Pod) { d.saw(ctx, pod) }, d.gone)
 }
 
 // followPods tells of the pods with some labels until the context ends: as they are, and of each whose end was seen or missed

@@ -2,6 +2,7 @@ package live
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -63,8 +64,17 @@ func TestFit(t *testing.T) {
 	if c.Image != "example.com/controllers:1" || env["HTTPS_PROXY"] != "http://machine-os-builder:-@192.0.2.1:3128" || env["KUBECONFIG"] != "/etc/layersim/kubeconfig" {
 		t.Errorf("image %s, environment %v", c.Image, env)
 	}
-	if again := newDeployed(t); again.manifest.Spec.Selector.MatchLabels[replicaLabel] == "" || len(d.process.engine.Server.manifests) != 2 {
+	again := newDeployed(t)
+	if again.manifest.Spec.Selector.MatchLabels[replicaLabel] == "" || len(d.process.engine.Server.manifests) != 2 {
 		t.Error("the manifests were changed")
+	}
+	// Another run's pod that is still ending has a Secret of another name.
+	secret := func(d *deployed) string {
+		spec := d.manifest.Spec.Template.Spec
+		return spec.Volumes[len(spec.Volumes)-1].Secret.SecretName
+	}
+	if secret(d) == secret(again) || secret(d) != template.Labels[incarnationLabel] || !strings.HasPrefix(secret(d), d.id+"-") {
+		t.Errorf("Secrets %s and %s, of incarnation %s", secret(d), secret(again), template.Labels[incarnationLabel])
 	}
 }
 
