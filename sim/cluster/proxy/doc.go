@@ -20,6 +20,9 @@
 // and never compressed. Clients decode by the content type of the answer. Bodies may be JSON, YAML, CBOR or protobuf; those
 // of custom kinds are never protobuf.
 //
+// While the API server doesn't answer, callers are told 503, and then until it says that it is ready: as by the load balancer
+// of a cluster.
+//
 // When a caller goes away, hung up or cut, its reads and watches end at the API server as well. A write that was passed on
 // already is given ten seconds to finish, because its outcome is part of what happened: it is observed, and nobody hears it.
 //

@@ -109,7 +109,8 @@ func New(o Options) (*Proxy, error) {
 	// What goes wrong is answered; that a caller hung up is nothing to log.
 	silent := log.New(io.Discard, "", 0)
 	p.forward = &httputil.ReverseProxy{
-		Transport: transport, Rewrite: p.rewrite, ModifyResponse: modify, ErrorHandler: failed, FlushInterval: -1, ErrorLog: silent,
+		Transport: &ready{RoundTripper: transport, url: p.target.JoinPath("readyz").String()},
+		Rewrite:   p.rewrite, ModifyResponse: modify, ErrorHandler: failed, FlushInterval: -1, ErrorLog: silent,
 	}
 	p.server = &http.Server{
 		Handler: http.HandlerFunc(p.serve), ErrorLog: silent, ReadHeaderTimeout: time.Minute,

@@ -985,3 +985,49 @@ func TestListen(t *testing.T) {
 	}
 	t.Skip("this machine has no address but loopback")
 }
+
+// An API server that was away gets no request until it says that it is ready: it would forbid what it allows.
+func TestNotReady(t *testing.T) {
+	s := newRig(t)
+	c := s.Admit("machine-os-builder")
+	answers := func(answer func(http.ResponseWriter, *http.Request) bool) {
+		s.api.mu.Lock()
+		defer s.api.mu.Unlock()
+		s.api.answer, s.api.seen = answer, nil
+	}
+	get := func() (int, string) {
+		res, answer := s.ok(c, http.MethodGet, "/api/v1/namespaces/n/pods/p", "")
+		return res.StatusCode, answer
+	}
+	forbids := func(w http.ResponseWriter, r *http.Request) bool {
+		tell(w, http.StatusForbidden, `{"kind":"Status","apiVersion":"v1","status":"Failure","code":403}`)
+		return true
+	}
+
+	answers(forbids)
+	if code, answer := get(); code != http.StatusForbidden {
+		t.Errorf("while it was never away: %d %s, want what it says", code, answer)
+	}
+	answers(func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) })
+	if code, answer := get(); code != http.StatusServiceUnavailable {
+		t.Errorf("while it is away: %d %s", code, answer)
+	}
+	answers(forbids)
+	for range 2 {
+		if code, answer := get(); code != http.StatusServiceUnavailable || !strings.Contains(answer, "it is not ready yet: readyz says 403 Forbidden") {
+			t.Errorf("while it isn't ready: %d %s", code, answer)
+		}
+	}
+	if diff := cmp.Diff([]string{"GET /readyz", "GET /readyz"}, s.api.requests()); diff != "" {
+		t.Errorf("(-want +got requests):\n%s", diff)
+	}
+	answers(nil)
+	for range 2 {
+		if code, answer := get(); code != http.StatusOK {
+			t.Errorf("when it is ready: %d %s", code, answer)
+		}
+	}
+	if diff := cmp.Diff([]string{"GET /readyz", "GET /api/v1/namespaces/n/pods/p", "GET /api/v1/namespaces/n/pods/p"}, s.api.requests()); diff != "" {
+		t.Errorf("(-want +got requests):\n%s", diff)
+	}
+}
