@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"net/http"
@@ -61,13 +60,9 @@ func newSurroundings() (*surroundings, error) {
 	}
 	choose := (&httpproxy.Config{HTTPSProxy: proxy.String(), NoProxy: os.Getenv("NO_PROXY")}).ProxyFunc()
 	return &surroundings{
-		pod: host,
-		registries: &http.Transport{
-			Proxy: func(r *http.Request) (*url.URL, error) { return choose(r.URL) }, DialContext: agent.Dial,
-			TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, TLSHandshakeTimeout: 10 * time.Second,
-			ResponseHeaderTimeout: 30 * time.Second,
-		},
-		world: agent.At(world),
+		pod:        host,
+		registries: agent.Transport(func(r *http.Request) (*url.URL, error) { return choose(r.URL) }, roots),
+		world:      agent.At(world),
 	}, nil
 }
 

@@ -76,12 +76,12 @@ func At(u *url.URL) *Asker {
 	return &Asker{URL: u.Scheme + "://" + u.Host, Token: token, From: u.User.Username()}
 }
 
-// Dial connects to what is in the cluster, within five seconds: kube-proxy drops what is sent to the address of a Service that
+// dial connects to what is in the cluster, within five seconds: kube-proxy drops what is sent to the address of a Service that
 // is gone, which a name may still have for a while, and the kernel gives up after two minutes only.
-var Dial = (&net.Dialer{Timeout: 5 * time.Second}).DialContext
+var dial = (&net.Dialer{Timeout: 5 * time.Second}).DialContext
 
 // direct is a way past all proxies.
-var direct = &http.Client{Transport: &http.Transport{DialContext: Dial, IdleConnTimeout: 30 * time.Second, MaxIdleConnsPerHost: 16}}
+var direct = &http.Client{Transport: &http.Transport{DialContext: dial, IdleConnTimeout: 30 * time.Second, MaxIdleConnsPerHost: 16}}
 
 // permanent is an answer that is none, and won't be.
 type permanent struct{ error }

@@ -148,6 +148,15 @@ func (f *Front) connect(w http.ResponseWriter, request *http.Request) {
 	f.tunnels.add(&tunnel{Conn: conn, caller: caller})
 }
 
+// Transport is the way to registries by a proxy. TLS is verified by roots, by default the system's.
+func Transport(proxy func(*http.Request) (*url.URL, error), roots *x509.CertPool) *http.Transport {
+	return &http.Transport{
+		Proxy: proxy, DialContext: dial,
+		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, TLSHandshakeTimeout: 10 * time.Second,
+		ResponseHeaderTimeout: 30 * time.Second,
+	}
+}
+
 // Ways are the ways of callers through a front's proxy.
 type Ways struct {
 	// Proxy is its address; the user is replaced by the caller.
@@ -167,11 +176,8 @@ func (w *Ways) To(caller string) http.RoundTripper {
 	if t == nil {
 		proxy := *w.Proxy
 		proxy.User = url.UserPassword(caller, "-")
-		t = &http.Transport{
-			Proxy: http.ProxyURL(&proxy), DialContext: Dial,
-			TLSClientConfig: &tls.Config{RootCAs: w.Roots, MinVersion: tls.VersionTLS12}, TLSHandshakeTimeout: 10 * time.Second,
-			IdleConnTimeout: 10 * time.Second, ResponseHeaderTimeout: 30 * time.Second,
-		}
+		t = Transport(http.ProxyURL(&proxy), w.Roots)
+		t.IdleConnTimeout = 10 * time.Second
 		if w.transports == nil {
 			w.transports = map[string]*http.Transport{}
 		}
