@@ -13,14 +13,17 @@ var ErrInUse = errors.New("another process runs scenarios on it; " + NameVariabl
 
 // claim is the right to run scenarios on a cluster, which one process at a time has. It is a locked file in the cluster's
 // folder, which isn't empty while there is a run: so what a process left that was killed is not taken for what a cluster has.
-type claim struct{ file *os.File }
+type claim struct {
+	file *os.File
+	// underWay tells whether a run has begun and not ended; of a claim that was just made, that one was cut off.
+	underWay bool
+}
 
-// claimRuns claims a cluster, and tells whether a run on it has begun and not ended. The error is ErrInUse if another process has
-// the claim. Who calls it holds the lock of the folder.
-func claimRuns(dir string) (c *claim, cutOff bool, err error) {
+// claimRuns claims a cluster. The error is ErrInUse if another process has the claim. Who calls it holds the lock of the folder.
+func claimRuns(dir string) (*claim, error) {
 	file, err := os.OpenFile(filepath.Join(dir, "run"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
@@ -31,9 +34,9 @@ func claimRuns(dir string) (c *claim, cutOff bool, err error) {
 		info, err = file.Stat()
 	}
 	if err != nil {
-		return nil, false, errors.Join(err, file.Close())
+		return nil, errors.Join(err, file.Close())
 	}
-	return &claim{file}, info.Size() > 0, nil
+	return &claim{file, info.Size() > 0}, nil
 }
 
 // begin notes that a run begins, which leaves things on the cluster until it has ended.
@@ -41,6 +44,7 @@ func (c *claim) begin() error {
 	if _, err := c.file.WriteAt([]byte("a run is under way\n"), 0); err != nil {
 		return fmt.Errorf("note that a run begins: %w", err)
 	}
+	c.underWay = true
 	return nil
 }
 
@@ -49,6 +53,7 @@ func (c *claim) end() error {
 	if err := c.file.Truncate(0); err != nil {
 		return fmt.Errorf("note that a run has ended: %w", err)
 	}
+	c.underWay = false
 	return nil
 }
 

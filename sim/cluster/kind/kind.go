@@ -60,8 +60,8 @@ type Options struct {
 	Image string
 	// Archives are container images to load, see WriteImage.
 	Archives []string
-	// Logs is a folder for the logs of a cluster that could not be created; see [Cluster.Logs]. Without it they are lost with
-	// the cluster.
+	// Logs is a folder, which has nothing else, for the logs of a cluster that could not be created. Without it they are lost
+	// with the cluster.
 	Logs string
 	// Retain keeps a cluster that could not be created, for inspection. The next Up replaces it.
 	Retain bool
@@ -115,10 +115,11 @@ func up(ctx context.Context, o Options) (*Cluster, error) {
 	if !o.claims {
 		return upIn(ctx, o, dir, false)
 	}
-	runs, cutOff, err := claimRuns(dir)
+	runs, err := claimRuns(dir)
 	if err != nil {
 		return nil, err
 	}
+	cutOff := runs.underWay
 	c, err := upIn(ctx, o, dir, cutOff)
 	if err == nil {
 		c.runs, err = runs, runs.end()
@@ -328,10 +329,8 @@ func (c *Cluster) Exec(ctx context.Context, command ...string) (string, error) {
 	return docker(ctx, append([]string{"exec", c.Node}, command...)...)
 }
 
-// Logs writes the logs of the node, its kubelet and containerd among them, and of all pods on it into a folder that has
-// nothing else; what was in it is removed.
-func (c *Cluster) Logs(dir string) error { return collect(c.Name, dir) }
-
+// collect writes the logs of a cluster's node, its kubelet and containerd among them, and of all pods on it into a folder that
+// has nothing else; what was in it is removed.
 func collect(name, dir string) error {
 	if err := errors.Join(os.RemoveAll(dir), provider(nil).CollectLogs(name, dir)); err != nil {
 		return fmt.Errorf("collect logs of cluster %s: %w", name, err)

@@ -249,9 +249,9 @@ func TestClaim(t *testing.T) {
 		return err
 	}
 
-	c, cutOff, err := claimRuns(dir)
-	if err != nil || cutOff {
-		t.Fatalf("claimed: %v, %v", cutOff, err)
+	c, err := claimRuns(dir)
+	if err != nil || c.underWay {
+		t.Fatalf("claimed: %+v, %v", c, err)
 	}
 	if err := up(); !errors.Is(err, ErrInUse) || removed() {
 		t.Errorf("while another process has it: %v, removed: %v; want ErrInUse", err, removed())
@@ -262,15 +262,15 @@ func TestClaim(t *testing.T) {
 	if err := up(); err == nil || !removed() || len(told) == 0 || !strings.HasPrefix(told[0], "removed cluster taken, on which a run was cut off") {
 		t.Errorf("removed: %v, told %q, and then %v; want that this Docker can't make another", removed(), told, err)
 	}
-	c, cutOff, err = claimRuns(dir)
-	if err != nil || !cutOff {
-		t.Fatalf("cut off: %v, %v; want it as long as there is no other cluster", cutOff, err)
+	c, err = claimRuns(dir)
+	if err != nil || !c.underWay {
+		t.Fatalf("cut off: %+v, %v; want it as long as there is no other cluster", c, err)
 	}
 	if err := errors.Join(c.end(), c.release()); err != nil {
 		t.Fatal(err)
 	}
-	if c, cutOff, err = claimRuns(dir); err != nil || cutOff {
-		t.Errorf("cut off: %v, %v; want that it has ended", cutOff, err)
+	if c, err = claimRuns(dir); err != nil || c.underWay {
+		t.Fatalf("cut off: %+v, %v; want that it has ended", c, err)
 	}
 	if err := c.release(); err != nil {
 		t.Fatal(err)

@@ -51,7 +51,6 @@ type Plane struct {
 	logs       string
 	keep       bool
 	deployment *live.Deployment
-	spoilt     bool
 }
 
 // PlaneOptions say what is on a cluster for runs.
@@ -208,21 +207,18 @@ func (p *Plane) Run(ctx context.Context, t scenario.Topology, lo live.Options, o
 	if err := p.cluster.runs.begin(); err != nil {
 		return nil, func() error { return nil }, err
 	}
-	p.spoilt = true
 	c, over, err := p.server.Run(ctx, t, lo, o)
 	return c, func() error {
-		err := errors.Join(h.close(), over())
-		if err == nil {
-			err = p.cluster.runs.end()
+		if err := errors.Join(h.close(), over()); err != nil {
+			return err
 		}
-		p.spoilt = err != nil
-		return err
+		return p.cluster.runs.end()
 	}, err
 }
 
 // Spoilt tells whether something of a run is left on it. Then nothing else may run there; Stop it, and NewPlane replaces the
 // cluster.
-func (p *Plane) Spoilt() bool { return p.spoilt }
+func (p *Plane) Spoilt() bool { return p.cluster.runs.underWay }
 
 // Collect adds to the folder of logs what no run writes into it: the logs of the node and of all pods, the system's included,
 // since the cluster was made. It does nothing without such a folder.
@@ -230,7 +226,7 @@ func (p *Plane) Collect() error {
 	if p.logs == "" {
 		return nil
 	}
-	return p.cluster.Logs(p.logs)
+	return collect(p.cluster.Name, p.logs)
 }
 
 // Stop removes the cluster, unless it was there before or is to be kept.
